@@ -1,0 +1,54 @@
+"""How good is good enough."""
+
+from pydantic import Field
+
+from cluster.recipe.base import Section
+
+
+class Gates(Section):
+    """Limits that the report's point values are held to; null switches a gate off.
+
+    latency_p95_ms, int8_drop_max and logit_error_max: below the limit; other *_max: at most; *_min: at least. A value
+    that cannot be measured does not pass.
+    """
+
+    latency_p95_ms: float | None = Field(
+        100.0, gt=0.0, description="INT8 student, batch 1, below (ms). Source: DESIGN decision 7."
+    )
+    retention_min: float | None = Field(
+        0.95, gt=0.0, description="Primary metric of the INT8 student over the teacher's (ratio)."
+    )
+    int8_drop_max: float | None = Field(
+        0.02, description="Relative drop of the task metric by INT8 (share). Source: DESIGN decision 6."
+    )
+    int8_agreement_min: float | None = Field(
+        0.98, ge=0.0, le=1.0, description="Answers equal before and after INT8 (share of rows)."
+    )
+    logit_error_max: float | None = Field(
+        None, gt=0.0, description="Relative logit error of INT8 (share); a limit per recipe."
+    )
+    kv_share_max: float | None = Field(
+        0.5, gt=0.0, le=1.0, description="KV bytes per token over the unmerged student's. Source: DESIGN decision 3."
+    )
+    param_share_max: float | None = Field(0.3334, gt=0.0, description="Student parameters over the teacher's (ratio).")
+    speedup_min: float | None = Field(
+        None, gt=0.0, description="Teacher p50 over INT8 student p50, same engine and threads (ratio)."
+    )
+    teacher_metric_min: float | None = Field(
+        None, ge=0.0, description="Primary metric of the teacher on the test split (its own unit)."
+    )
+    above_control: float | None = Field(
+        0.0,
+        description="INT8 student minus the control arm, more than this, on two-picture questions where there are any, "
+        "else on all rows (share). Left out without a control arm.",
+    )
+    bytes_max: int | None = Field(None, gt=0, description="Size of the exported engine file (bytes).")
+
+
+class EvaluateSection(Section):
+    """What is measured, how often, and held to which gates."""
+
+    max_rows: int | None = Field(None, ge=1, description="Test rows scored, seeded choice (rows); null: all.")
+    bootstrap: int = Field(1000, ge=0, description="Resamples behind each 95 % interval (count); 0: no interval.")
+    latency_requests: int = Field(200, ge=20, description="Requests timed at batch 1, after a warm-up (count).")
+    gates: Gates = Field(Gates(), description="Limits; a failed one ends evaluate with exit code 3.")

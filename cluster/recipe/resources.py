@@ -1,0 +1,14 @@
+"""On what the recipe runs; it changes no artifact's id."""
+
+from pydantic import Field
+
+from cluster.recipe.base import Section
+
+
+class ResourcesSection(Section):
+    """CPUs of the embedded Ray, or the address of a running one."""
+
+    cpus: int | None = Field(
+        None, ge=1, description="CPUs that the embedded Ray may plan with (count); null: all of the machine."
+    )
+    ray_address: str | None = Field(None, description="Address of a running Ray cluster; null: an embedded one.")

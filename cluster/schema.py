@@ -1,0 +1,168 @@
+"""The Arrow schema of every table that one step hands to the next: the unit of every column, one version for all.
+
+Nothing is matched by position: every table is keyed by `sample_id`, the hash of the request (template, seed row,
+teacher, generation temperature, draw, seed). Lists are flattened row-major; their shape is said in `unit` with P
+positions, V vocabulary, H hidden size. pyarrow is imported at the first use, so that a recipe can be read without it.
+"""
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from cluster.errors import ArtifactMismatch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA_VERSION = 1
+VERSION_KEY = "raydistill.schema_version"
+
+# Per column: Arrow type as text, nullable, unit, meaning.
+_Column = tuple[str, bool, str, str]
+
+_REQUESTS: dict[str, _Column] = {
+    "sample_id": ("string", False, "16 hex characters", "hash of the request, never of the answer"),
+    "split": ("string", False, "train, validation or test", "split of the seed row; views never cross it"),
+    "slice": ("string", False, "name", "group that metrics and sampling weights are given for"),
+    "template": ("string", True, "name", "template the prompt was made from"),
+    "prompt": ("string", True, "text", "what the teacher is asked; for classification the text itself"),
+    "images": ("list<binary>", True, "encoded files", "pictures in the order in which the prompt names them"),
+    "image_format": ("string", True, "png or jpeg", "encoding of every picture of the row"),
+    "label": ("int32", True, "index", "true class; null where the answer is free text"),
+    "label_name": ("string", True, "text", "true class by name, or the true answer"),
+    "seed_row": ("int64", False, "row number", "row of the labelled data the request comes from"),
+    "parent": ("string", True, "sample_id", "unaugmented request that this one is a view of"),
+    "view": ("int32", False, "count", "number of the view; 0 is the row as it is"),
+    "draw": ("int32", False, "count", "number of the answer asked for the same request"),
+    "temperature": ("float32", False, "unitless", "temperature of generation; 0 is greedy"),
+    "seed": ("int64", False, "seed", "seed of the row's own random stream"),
+}
+
+_SAMPLES: dict[str, _Column] = {
+    **_REQUESTS,
+    "response": ("string", True, "text", "the teacher's answer, or its class by name; null unless status is ok"),
+    "confidence": ("float32", True, "probability", "largest class probability, or exp(mean token log-probability)"),
+    "entropy": ("float32", True, "nats", "teacher entropy at T=1, mean over positions"),
+    "status": ("string", False, "ok or rejected", "whether there is an answer"),
+    "reason": ("string", True, "name", "why there is none"),
+    "teacher": ("string", False, "artifact id or name", "who answered"),
+    "attempts": ("int32", False, "count", "times the teacher was asked"),
+}
+
+_SOFT_LABELS: dict[str, _Column] = {
+    "sample_id": ("string", False, "16 hex characters", "row of the samples"),
+    "positions": ("int32", False, "count", "P: answer tokens; 1 for classes"),
+    "vocabulary": ("int32", False, "count", "V: tokens or classes"),
+    "logits": ("list<float16>", False, "[P x V] log-odds at T=1", "minus the largest of their position"),
+    "tokens": ("list<int32>", True, "[P] token ids", "the teacher's answer; null for classes"),
+    "entropy": ("list<float16>", False, "[P] nats", "teacher entropy at T=1"),
+    "hidden": ("list<int8>", True, "[P x H] times hidden_scale", "hidden state of the recipe's layer"),
+    "hidden_scale": ("list<float32>", True, "[P]", "feature value of one int8 step at each position"),
+}
+
+_CURATION: dict[str, _Column] = {
+    "sample_id": ("string", False, "16 hex characters", "row of the samples"),
+    "kept": ("bool", False, "", "whether the student learns from it"),
+    "reason": ("string", True, "name", "filter that refused it; null when kept"),
+    "confidence": ("float32", True, "probability", "as in the samples"),
+    "entropy": ("float32", True, "nats", "as in the samples"),
+    "margin": ("float32", True, "probability", "largest minus second largest, mean over positions"),
+    "difficulty": ("float32", True, "0 to 1", "rank for a curriculum; 1 is hardest"),
+}
+
+_DEAD_LETTERS: dict[str, _Column] = {
+    "sample_id": (
+        "string",
+        False,
+        "16 hex characters, or row:N",
+        "row set aside; its number where no request could be made",
+    ),
+    "step": ("string", False, "name", "step that set it aside"),
+    "reason": ("string", False, "name", "kind of failure, counted in the manifest"),
+    "detail": ("string", True, "text", "the error's message"),
+    "attempts": ("int32", False, "count", "times it was tried"),
+}
+
+COLUMNS: dict[str, dict[str, _Column]] = {
+    "requests": _REQUESTS,
+    "samples": _SAMPLES,
+    "soft_labels": _SOFT_LABELS,
+    "curation": _CURATION,
+    "dead_letters": _DEAD_LETTERS,
+}
+
+
+@functools.cache
+def schema(name: str) -> "pa.Schema":
+    """Return the Arrow schema of a table; each field's metadata has `unit` and `meaning`.
+
+    Raises KeyError on an unknown table.
+    """
+    import pyarrow as pa
+
+    fields = [
+        pa.field(column, _type(text), nullable=nullable, metadata={"unit": unit, "meaning": meaning})
+        for column, (text, nullable, unit, meaning) in COLUMNS[name].items()
+    ]
+    return pa.schema(fields, metadata={VERSION_KEY: str(SCHEMA_VERSION)})
+
+
+def check(table: "pa.Table", name: str) -> None:
+    """Raise ArtifactMismatch naming the first column that is missing, of another type, or null where it may not be.
+
+    Further columns are allowed: a step may carry its own. A table without the version key passes, one with another
+    version does not.
+    """
+    version = (table.schema.metadata or {}).get(VERSION_KEY.encode())
+    if version is not None and version.decode() != str(SCHEMA_VERSION):
+        raise ArtifactMismatch(name, "schema_version", got=version.decode(), expected=SCHEMA_VERSION)
+    for field in schema(name):
+        if field.name not in table.column_names:
+            raise ArtifactMismatch(name, f"column {field.name}", got="no such column", expected=field.type)
+        column = table[field.name]
+        if column.type != field.type:
+            raise ArtifactMismatch(name, f"column {field.name}", got=column.type, expected=field.type)
+        if column.null_count and not field.nullable:
+            raise ArtifactMismatch(name, f"column {field.name}", got=f"{column.null_count} nulls", expected="none")
+
+
+def conform(table: "pa.Table", name: str) -> "pa.Table":
+    """Return the table with exactly the schema's columns, order, types and metadata.
+
+    Absent nullable columns become null.
+
+    Safe casts only (large_string to string, int64 to int32 where it fits). Raises ArtifactMismatch naming the column.
+    """
+    import pyarrow as pa
+
+    columns = []
+    for field in schema(name):
+        if field.name in table.column_names:
+            columns.append(_cast(table[field.name], field, name))
+        else:
+            columns.append(pa.chunked_array([pa.nulls(table.num_rows, field.type)]))
+        if columns[-1].null_count and not field.nullable:
+            missing = field.name not in table.column_names
+            raise ArtifactMismatch(
+                name, f"column {field.name}", got="no such column" if missing else "nulls", expected=field.type
+            )
+    return pa.table(columns, schema=schema(name))
+
+
+def _cast(column: Any, field: Any, name: str) -> Any:
+    import pyarrow as pa
+
+    try:
+        return column.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ArtifactMismatch(
+            name, f"column {field.name}", got=f"{column.type}: {error}", expected=field.type
+        ) from None
+
+
+def _type(text: str) -> Any:
+    """Return the Arrow type of "int32", "list<float16>" and the like."""
+    import pyarrow as pa
+
+    if text.startswith("list<"):
+        return pa.list_(_type(text[len("list<") : -1]))
+    return pa.bool_() if text == "bool" else getattr(pa, text)()

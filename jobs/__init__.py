@@ -1,0 +1,1 @@
+"""How a model is made: one verb, one file, one command; `ls jobs/*.py` is the pipeline."""

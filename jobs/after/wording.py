@@ -1,0 +1,69 @@
+"""Numbers and names as people read them, the same in the terminal and on the page; what is not there is a dash."""
+
+from __future__ import annotations
+
+DASH = "\u2013"
+MODELS = {
+    "teacher": "teacher",
+    "student": "student float",
+    "student_int8": "student INT8",
+    "control": "control arm",
+    "baseline": "baseline",
+}
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """0.973 -> "97.3 %"."""
+    return DASH if share is None else f"{share * 100:.{digits}f} %"
+
+
+def points(share: float | None) -> str:
+    """A difference of two shares: 0.021 -> "+2.1 points"."""
+    return DASH if share is None else f"{share * 100:+.1f} points"
+
+
+def count(number: float | None) -> str:
+    """1_620_000 -> "1.62 M"."""
+    return DASH if number is None else _scaled(number, ((1e9, "G"), (1e6, "M"), (1e3, "k")), "")
+
+
+def size(number: float | None) -> str:
+    """Bytes: 1_620_000 -> "1.62 MB"."""
+    return DASH if number is None else _scaled(number, ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")), "B")
+
+
+def milliseconds(value: float | None) -> str:
+    """1.234 -> "1.23 ms"."""
+    return (
+        DASH
+        if value is None
+        else f"{value:.2g} ms"
+        if value < 0.1
+        else f"{value:.2f} ms"
+        if value < 10
+        else f"{value:.0f} ms"
+    )
+
+
+def seconds(value: float | None) -> str:
+    """75.2 -> "1 min 15 s"."""
+    if value is None:
+        return DASH
+    return f"{value:.1f} s" if value < 60 else f"{int(value) // 60} min {int(value) % 60} s"
+
+
+def plain(value: float | None) -> str:
+    """Three significant digits: 0.97345 -> "0.973"."""
+    return DASH if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _scaled(number: float, units: tuple[tuple[float, str], ...], base: str) -> str:
+    for factor, unit in units:
+        if number >= factor:
+            return f"{number / factor:.3g} {unit}"
+    return f"{number:.0f} {base}".strip()
+
+
+def metric(name: str) -> str:
+    """exact_match -> "exact match"."""
+    return name.replace("_", " ")

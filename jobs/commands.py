@@ -1,0 +1,181 @@
+"""What the commands do, between the command line and the steps: read the recipe, refuse what cannot work, run, answer.
+
+Nothing heavy is imported before the recipe is read: a typing error costs a second, not an import of torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster.errors import GateFailed, InputError
+from jobs.terminal import Terminal
+
+if TYPE_CHECKING:
+    from cluster.recipe import Recipe
+    from cluster.store import Artifact, Store
+
+# In the order they run. Kept here too, because `jobs.pipeline` cannot be asked without importing every step.
+VERBS: Mapping[str, str] = {
+    "fit": "Fit the teacher on the recipe's own labelled rows.",
+    "generate": "Let the teacher answer every request, and keep its soft labels.",
+    "curate": "Keep the answers worth learning from, each other one with its reason.",
+    "distill": "Train the student stage by stage, and the control arm beside it.",
+    "export": "Turn the student into the INT8 bundle that is served.",
+    "evaluate": "Measure all of them on the untouched test rows, write the report, judge the gates.",
+    "promote": "Register the bundle that passed, and give it its alias.",
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What every command on a recipe is given."""
+
+    recipe: str
+    changes: Sequence[str]
+    store: str
+
+
+def run(terminal: Terminal, asked: Asked, until: str | None) -> None:
+    """All steps up to `until` that are not done, then the demo and the closing table.
+
+    Raises InputError before Ray starts, GateFailed after the report was written, and what a step raises.
+    """
+    names = list(VERBS)
+    if until is not None and until not in names:
+        raise InputError("--until names no step", got=until, expected=", ".join(names))
+    recipe, store = _opened(asked)
+    verbs = names if until is None else names[: names.index(until) + 1]
+    try:
+        record = _run(terminal, recipe, store, verbs)
+        asked_over_http = _demo(terminal, recipe, store) if until is None else None
+    except GateFailed:
+        _closing(terminal.console, recipe, store)
+        raise
+    finally:
+        _leave_ray()
+    if "report" in record["artifacts"]:
+        terminal.answer({**record, "demo": asked_over_http}, lambda console: _closing(console, recipe, store))
+    else:
+        terminal.answer({**record, "demo": None}, lambda console: _artifacts(console, record["artifacts"]))
+
+
+def verb(terminal: Terminal, asked: Asked, name: str, force: bool = False) -> None:
+    """One step alone. Raises ArtifactMissing when what it reads is not there yet, else as `run`."""
+    recipe, store = _opened(asked)
+    try:
+        record = _forced(recipe, store) if force else _run(terminal, recipe, store, [name])
+    finally:
+        _leave_ray()
+    terminal.answer(record, lambda console: _artifacts(console, record["artifacts"]))
+
+
+def plan(terminal: Terminal, asked: Asked) -> None:
+    """What would run and what is done; changes nothing."""
+    recipe, store = _opened(asked)
+    from jobs import pipeline
+
+    steps = pipeline.plan(recipe, store)
+    gates = {name: limit for name, limit in recipe.evaluate.gates.model_dump().items() if limit is not None}
+    document = {
+        "run": pipeline.run_name(recipe), "recipe": recipe.model_dump(mode="json"), "steps": steps, "gates": gates,
+        "disk_bytes": pipeline.DISK_BYTES,
+    }  # fmt: skip
+    terminal.answer(document, lambda console: _planned(console, document))
+
+
+def report(terminal: Terminal, run_name: str, store_root: str) -> None:
+    """The report of a run. Raises ArtifactMissing when there is none."""
+    from cluster.store import Store
+    from jobs.after import report as reports
+
+    found = reports.read_report(Store.open(store_root), run_name)
+    terminal.answer(found.values, lambda console: console.print(reports.show(found)))
+
+
+def _opened(asked: Asked) -> tuple[Recipe, Store]:
+    """The recipe and the store, checked as far as it goes without touching Ray. Raises InputError."""
+    from cluster import recipe as recipes
+    from cluster.store import Store
+
+    recipe = recipes.load(asked.recipe, asked.changes)
+    store = Store.open(asked.store)
+    from jobs import pipeline
+
+    pipeline.check(recipe, store)
+    return recipe, store
+
+
+def _run(terminal: Terminal, recipe: Recipe, store: Store, verbs: list[str]) -> dict[str, Any]:
+    from jobs import evaluate, pipeline, promote
+    from jobs.measure import gates
+    from jobs.progress import Progress
+
+    with Progress(terminal.console) as progress:
+        record = pipeline.run(recipe, store, progress, verbs)
+    if verbs[-1] == evaluate.STEP.name:  # a later promote judges by itself
+        gates.refuse_failed(evaluate.report_of(_made(store, record, evaluate.STEP.kind))["gates"])
+    if promote.STEP.kind in record["artifacts"]:
+        promote.confirm(recipe, store, _made(store, record, promote.STEP.kind))
+    return record
+
+
+def _forced(recipe: Recipe, store: Store) -> dict[str, Any]:
+    """Promote although gates failed, noted in the artifact as such."""
+    from jobs import pipeline, promote
+
+    promotion = promote.FORCED.run(recipe, store)
+    promote.confirm(recipe, store, promotion)
+    return {
+        "run": pipeline.run_name(recipe),
+        "artifacts": {promotion.kind: promotion.id},
+        "facts": promotion.manifest.facts,
+    }
+
+
+def _made(store: Store, record: Mapping[str, Any], kind: str) -> Artifact:
+    return store.get(kind, record["artifacts"][kind])
+
+
+def _demo(terminal: Terminal, recipe: Recipe, store: Store) -> dict[str, Any] | None:
+    if not recipe.serving.demo_requests:
+        return None
+    from jobs import demo
+
+    return demo.run(recipe, store, terminal.console if terminal.as_json else terminal.answers())
+
+
+def _closing(console: Console, recipe: Recipe, store: Store) -> None:
+    """The table that a run ends with. Raises ArtifactMissing when the run wrote no report."""
+    from jobs import pipeline
+    from jobs.after import report as reports
+
+    console.print(reports.show(reports.read_report(store, pipeline.run_name(recipe))))
+
+
+def _artifacts(console: Console, artifacts: Mapping[str, str]) -> None:
+    for kind, aid in artifacts.items():
+        console.print(f"{kind} {aid}", highlight=False)
+
+
+def _planned(console: Console, document: Mapping[str, Any]) -> None:
+    table = Table("step", "artifact", "id", "", title=document["run"], title_justify="left", box=None)
+    for row in document["steps"]:
+        table.add_row(row["verb"], row["kind"], row["id"], "[green]done[/green]" if row["done"] else "to do")
+    console.print(table)
+    console.print(
+        "gates: " + ", ".join(f"{name} {limit:g}" for name, limit in document["gates"].items()), highlight=False
+    )
+    console.print(f"disk: {document['disk_bytes'] >> 20} MiB free needed; the resolved recipe: --json")
+
+
+def _leave_ray() -> None:
+    if "ray" in sys.modules:
+        from cluster import session
+
+        session.disconnect()

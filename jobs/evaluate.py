@@ -1,0 +1,203 @@
+"""Measure teacher, student, INT8 student, control arm and a cheap baseline on the untouched test split, and judge.
+
+Hands on `report.json` (a contract: docs in DESIGN and README), `predictions.parquet` (every answer), and `report.html`
+for people. The report is written whether or not the gates are passed: `jobs promote` is what a failed gate stops.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster import session
+from cluster.recipe import Recipe
+from cluster.store import Artifact
+from jobs import curate, distill, export, fit, generate, tasks
+from jobs.after import page
+from jobs.measure import bootstrap, exam, gates, latency, metrics
+from jobs.measure.contenders import Contender, ask_all
+from jobs.measure.exam import Exam
+from jobs.step import Step, Work
+from serving.bundle import predict
+
+LOGIT_ROWS = 256  # rows whose INT8 and float32 logits are compared
+
+
+def body(work: Work) -> None:
+    """Write `report.json`, `predictions.parquet` and `report.html`."""
+    started = time.perf_counter()
+    recipe, out = work.recipe, work.draft.path
+    artifacts = dict(work.parents) | _control(work)
+    folders = {kind: artifact.path() for kind, artifact in artifacts.items()}
+    rows = exam.of(tasks.of(recipe).requests("test"), recipe.evaluate.max_rows, recipe.seed)
+    samples = pq.read_table(folders["samples"] / "samples.parquet", columns=["prompt", "images", "label_name"])
+    models: dict[str, Path] = {
+        kind: folders[kind] / "hf" for kind in ("teacher", "student", "control") if kind in folders
+    }
+    asked = ask_all(rows, models, folders["bundle"], samples, recipe.task)
+    report = {
+        "run": _run_name(recipe),
+        "recipe": {
+            "name": recipe.name,
+            "fingerprint": recipe.fingerprint(),
+            "resolved": recipe.model_dump(mode="json"),
+        },
+        "commit": session.commit(),
+        "rows": len(rows),
+        **_measured(recipe, rows, asked, folders),
+        **_history(folders, artifacts),
+    }
+    report["gates"] = gates.judge(report, recipe.evaluate.gates, recipe.distill.control)
+    report["artifacts"] = {kind: artifact.id for kind, artifact in artifacts.items()} | {"report": work.draft.id}
+    report["seconds"] = _seconds(artifacts) | {"evaluate": round(time.perf_counter() - started, 2)}
+    predictions = _predictions(rows, asked)
+    pq.write_table(predictions, out / "predictions.parquet")
+    (out / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False))
+    (out / "report.html").write_text(page.render(report, _curves(folders), page.examples(rows, predictions)))
+    failed = [name for name, _, _ in gates.failed(report["gates"])]
+    headline = report["models"]["student_int8"]["metrics"][report["primary_metric"]]
+    work.draft.note(rows=len(rows), primary=headline, retention=report["retention"]["value"], gates_failed=failed)
+
+
+def report_of(artifact: Artifact) -> dict[str, Any]:
+    """The content of a report artifact's `report.json`."""
+    content: dict[str, Any] = json.loads((artifact.path() / "report.json").read_text())
+    return content
+
+
+def _control(work: Work) -> dict[str, Artifact]:
+    """The control arm by kind, where the recipe has one. It is no parent, so that a recipe may do without; its id is
+    part of the report's inputs instead. Raises ArtifactMissing when it was asked for and not trained."""
+    if not work.recipe.distill.control:
+        return {}
+    return {distill.CONTROL.kind: work.store.get(distill.CONTROL.kind, distill.CONTROL.id(work.recipe))}
+
+
+def _run_name(recipe: Recipe) -> str:
+    from jobs.pipeline import run_name  # the pipeline imports every step, this one too
+
+    return run_name(recipe)
+
+
+def _measured(
+    recipe: Recipe, rows: Exam, asked: Mapping[str, Contender], folders: Mapping[str, Path]
+) -> dict[str, Any]:
+    """The numbers: `models` and what compares them."""
+    section, primary = recipe.evaluate, metrics.PRIMARY[recipe.task]
+    engines = {name: one.engine for name, one in asked.items() if one.engine is not None}
+    timed = latency.interleaved(engines, latency.chosen(rows.items, section.latency_requests, recipe.seed), recipe.seed)
+    right = {name: metrics.right(rows, one.texts) for name, one in asked.items()}
+    score = {name: metrics.score(rows, one.texts, asked["teacher"].texts, recipe.task) for name, one in asked.items()}
+    student, int8, teacher = asked["student"], asked["student_int8"], asked["teacher"]
+    before, after = score["student"][primary], score["student_int8"][primary]
+    unmerged = json.loads((folders["student"] / "unmerged.json").read_text())["kv_bytes_per_token"]
+    items = rows.items[:: -(-len(rows) // LOGIT_ROWS)]
+    return {
+        "models": {name: _model(one, score[name], rows, timed.get(name)) for name, one in asked.items()},
+        "primary_metric": primary,
+        "retention": bootstrap.ratio(right["student_int8"], right["teacher"], section.bootstrap, recipe.seed),
+        "control_gain": _control_gain(rows, right, section.bootstrap, recipe.seed),
+        "int8": {
+            "task_drop": (before - after) / before if before else None,
+            "agreement": metrics.agreement(int8.texts, student.texts),
+            "logit_error": logit_error(folders["bundle"], items),
+        },
+        "kv_share": int8.kv_bytes_per_token / unmerged if int8.kv_bytes_per_token else None,
+        "param_share": student.params / teacher.params,
+        "speedup": timed["teacher"]["p50"] / timed["student_int8"]["p50"],
+        "calibration": {
+            name: metrics.calibration(right[name], np.array([answer.confidence for answer in asked[name].answers]))
+            for name in ("teacher", "student", "student_int8")
+        },
+    }
+
+
+def _model(one: Contender, score: Mapping[str, float], rows: Exam, timed: Mapping[str, float] | None) -> dict[str, Any]:
+    return {
+        "metrics": dict(score), "slices": metrics.by_slice(rows, one.texts), "params": one.params,
+        "params_non_embedding": one.params_non_embedding, "bytes": one.bytes,
+        "kv_bytes_per_token": one.kv_bytes_per_token, "latency_ms": timed, "note": one.note,
+    }  # fmt: skip
+
+
+def _control_gain(rows: Exam, right: Mapping[str, np.ndarray], draws: int, seed: int) -> dict[str, Any] | None:
+    """INT8 student minus control arm with its interval, on two-picture questions where there are any, else on all."""
+    if "control" not in right:
+        return None
+    hard = exam.PICTURES[2]
+    chosen = rows.groups[hard] if hard in rows.groups else np.ones(len(rows), bool)
+    gain = bootstrap.difference(right["student_int8"][chosen], right["control"][chosen], draws, seed)
+    return {"on": hard if hard in rows.groups else "all rows", **gain}
+
+
+def logit_error(bundle: Path, items: Sequence[Mapping[str, Any]]) -> float:
+    """Relative logit error of a bundle against the `float32/` bundle below it (share), asked row by row."""
+    quantized, plain = predict.load(bundle), predict.load(bundle / "float32")
+    return metrics.logit_error(*([engine.logits([item])[0] for item in items] for engine in (plain, quantized)))
+
+
+def _history(folders: Mapping[str, Path], artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+    """What happened on the way: stages of the student (and of teacher and control), curation, rows set aside."""
+    keys = ("name", "epochs", "seconds", "shares", "before", "after")
+    told = {
+        kind: [{key: stage[key] for key in keys} for stage in progress["stages"]]
+        for kind, progress in _progress(folders).items()
+    }
+    curation = artifacts["curated"].manifest.facts
+    letters = pq.read_table(folders["samples"] / "dead_letters.parquet", columns=["step", "reason"]).to_pylist()
+    return {
+        "stages": told.pop("student"),
+        "stages_of": told,
+        "curation": {key: curation[key] for key in ("in", "kept", "reasons", "gates")},
+        "dead_letters": dict(Counter(f"{row['step']}: {row['reason']}" for row in letters)),
+    }
+
+
+def _progress(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """`history.json` of teacher, student and control, where they were trained."""
+    paths = {kind: folders[kind] / "history.json" for kind in ("teacher", "student", "control") if kind in folders}
+    return {kind: json.loads(path.read_text()) for kind, path in paths.items() if path.is_file()}
+
+
+def _curves(folders: Mapping[str, Path]) -> dict[str, list[dict[str, Any]]]:
+    return {kind: progress["curve"] for kind, progress in _progress(folders).items()}
+
+
+def _seconds(artifacts: Mapping[str, Artifact]) -> dict[str, float]:
+    """Wall time of each step that led here (s), by the step's name."""
+    names = {step.kind: step.name for step in (*STEP.parents, distill.CONTROL)}
+    return {names[kind]: artifact.manifest.seconds for kind, artifact in artifacts.items()}
+
+
+def _predictions(rows: Exam, asked: Mapping[str, Contender]) -> pa.Table:
+    """One row per test row: truth, and each model's answer and confidence (null where it has none)."""
+    columns: dict[str, Any] = {"sample_id": rows.ids, "slice": rows.slices, "truth": rows.truth}
+    for name, one in asked.items():
+        columns[name] = one.texts
+        confidence = np.array([answer.confidence for answer in one.answers], np.float32)
+        columns[f"{name}_confidence"] = pa.array(confidence, from_pandas=True)
+    return pa.table(columns)
+
+
+def _inputs(recipe: Recipe) -> dict[str, Any]:
+    # The report quotes the whole recipe, and the control arm is read without being a parent.
+    return {"recipe": recipe.fingerprint(), "control": distill.CONTROL.id(recipe) if recipe.distill.control else None}
+
+
+STEP = Step(
+    "evaluate",
+    "report",
+    1,
+    ("evaluate",),
+    (fit.STEP, generate.STEP, curate.STEP, distill.STEP, export.STEP),
+    body,
+    _inputs,
+)

@@ -1,0 +1,80 @@
+"""Every model of a run, asked the same questions: what it answered, how large it is, and the engine it is timed on."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from jobs.export import engine_bytes
+from jobs.measure import baselines, sizes
+from jobs.measure.exam import Exam
+from jobs.measure.latency import Engine
+from serving.bundle import predict
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One model: its `answers` in the exam's order, its sizes (null: it has none), and its `engine` at batch 1 (null:
+    not timed)."""
+
+    answers: Sequence[predict.Answer]
+    params: int
+    params_non_embedding: int
+    bytes: int
+    kv_bytes_per_token: int | None
+    engine: Engine | None
+    note: str
+
+    @property
+    def texts(self) -> list[str]:
+        """The answers alone."""
+        return [answer.text for answer in self.answers]
+
+
+def ask_all(exam: Exam, models: Mapping[str, Path], bundle: Path, samples: pa.Table, task: str) -> dict[str, Contender]:
+    """teacher, student, student_int8, control (where `models` has one) and baseline, in the report's order.
+
+    `models` are Hugging Face folders by name, answered from in torch. The INT8 student is the bundle that is served,
+    asked row by row as a server does that never pads; the two float32 bundles below it are there to be timed.
+    """
+    teacher = from_torch(
+        exam, models["teacher"], bundle / "teacher", "accuracy from torch, bytes and latency from float32 ONNX"
+    )
+    student = from_torch(exam, models["student"], bundle / "float32", teacher.note)
+    engine = predict.load(bundle)
+    answers = [engine.predict([item])[0] for item in exam.items]
+    kv = sizes.kv_bytes_per_token(engine.spec)
+    note = f"the bundle that is served, scheme {engine.spec['scheme']}"
+    asked = {
+        "teacher": teacher,
+        "student": student,
+        "student_int8": Contender(
+            answers, student.params, student.params_non_embedding, engine_bytes(bundle), kv, engine, note
+        ),
+    }
+    if "control" in models:
+        control = from_torch(exam, models["control"], bundle / "float32", "the student's network on true labels alone")
+        # Same shape as the student: timing it would be timing the student twice.
+        asked["control"] = Contender(**{**vars(control), "engine": None})
+    floor = baselines.fit(task, samples)
+    asked["baseline"] = Contender(
+        floor.predict(exam.items), floor.params, floor.params, floor.bytes, None, floor, floor.about
+    )
+    return asked
+
+
+def from_torch(exam: Exam, model: Path, bundle: Path, note: str) -> Contender:
+    """A Hugging Face folder answering in torch by free generation, sized and timed by its float32 `bundle`."""
+    from serving.teachers import transformers
+
+    answerer = transformers.load(model)
+    params, inner = sizes.parameters(answerer.model)
+    answers = answerer.answer(exam.items)
+    del answerer
+    gc.collect()
+    engine = predict.load(bundle)
+    return Contender(answers, params, inner, engine_bytes(bundle), sizes.kv_bytes_per_token(engine.spec), engine, note)

@@ -1,0 +1,102 @@
+"""Register the bundle that passed its gates under a name and an alias; what is served is decided there, not here.
+
+The first promoted version becomes champion, every later one gets the recipe's alias (challenger by default). Hands on
+an artifact with facts only: model, version, alias, and what was forced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import StoreError
+from cluster.recipe import Recipe
+from cluster.registry import Registry
+from cluster.session import commit
+from cluster.store import Artifact, Store
+from jobs import evaluate, export
+from jobs.measure import gates
+from jobs.step import Step, Work
+
+CHAMPION = "champion"
+
+
+def body(work: Work, *, force: bool = False) -> None:
+    """Register and alias the bundle. Raises GateFailed unless every gate is passed or `force` is given (then noted)."""
+    report, section = evaluate.report_of(work.parents["report"]), work.recipe.promote
+    if not force:
+        gates.refuse_failed(report["gates"])
+    bundle = work.parents["bundle"]
+    registry = Registry.beside(work.store.workspace, section.tracking_uri)
+    version = registry.register(section.model_name, source_uri(work.store, bundle), _lineage(work, report))
+    alias = give_alias(registry, section.model_name, version, section.alias)
+    failed = [name for name, _, _ in gates.failed(report["gates"])]
+    work.draft.note(
+        model=section.model_name, version=version, alias=alias, registry=registry.uri, forced=failed if force else []
+    )
+
+
+def give_alias(registry: Registry, model: str, version: int, alias: str) -> str:
+    """Let `alias` name the version and return it; "champion" when there is none yet or the version is it already.
+
+    Raises AliasConflict when somebody else moved the alias meanwhile.
+    """
+    champion = registry.alias(model, CHAMPION)
+    if champion is None or champion.version == version:
+        alias = CHAMPION
+    current = registry.alias(model, alias)
+    if current is None or current.version != version:
+        registry.set_alias(model, alias, version, expect=current.version if current else None)
+    return alias
+
+
+def source_uri(store: Store, bundle: Artifact) -> str:
+    """Where the bundle's files lie: a path on this host for a local store, else a URI below the store's root."""
+    if Path(store.root) == store.workspace:
+        return str(bundle.path())
+    return f"{store.root.rstrip('/')}/{bundle.kind}/{bundle.id}/{bundle.manifest.directory}"
+
+
+def confirm(recipe: Recipe, store: Store, promotion: Artifact) -> None:
+    """Raise StoreError when the registry has lost what an earlier promotion registered, saying how to repair it.
+
+    The promotion is an artifact, so it is not done twice; the registry is outside the store and may be moved or lost.
+    """
+    facts = promotion.manifest.facts
+    registry = Registry.beside(store.workspace, recipe.promote.tracking_uri)
+    bundle = promotion.manifest.parents[export.STEP.kind]
+    try:
+        found = registry.lineage(facts["model"], facts["version"])
+    except StoreError as error:
+        raise StoreError(f"{error}\n  hint: {_repair(store, promotion)}") from None
+    if found["artifact_id"] != bundle:
+        what = f"{facts['model']} {facts['version']} in {registry.uri} is not what was promoted"
+        what += f"\n  got: bundle {found['artifact_id']}\n  expected: bundle {bundle}"
+        raise StoreError(f"{what}\n  hint: {_repair(store, promotion)}")
+
+
+def _repair(store: Store, promotion: Artifact) -> str:
+    return f"remove {store.root}/{promotion.kind}/{promotion.id} and run `python -m jobs promote` again"
+
+
+def _lineage(work: Work, report: Mapping[str, Any]) -> dict[str, str]:
+    """Tags of the version: every artifact it comes from, the commit, the run, and its headline numbers."""
+    tags = {f"{kind}_id": aid for kind, aid in report["artifacts"].items() if kind != "bundle"}
+    primary = report["primary_metric"]
+    return tags | {
+        "artifact_id": work.parents["bundle"].id,
+        "commit": commit(),
+        "run": report["run"],
+        "recipe": report["recipe"]["name"],
+        primary: str(report["models"]["student_int8"]["metrics"][primary]),
+        "retention": str(report["retention"]["value"]),
+        "gates_failed": ",".join(name for name, _, _ in gates.failed(report["gates"])),
+    }
+
+
+STEP = Step("promote", "promotion", 1, ("promote",), (export.STEP, evaluate.STEP), body)
+# `--force` is the command's, not the recipe's: the same artifact by another body, which notes what it overruled.
+FORCED = replace(STEP, body=partial(body, force=True))

@@ -1,0 +1,86 @@
+"""What a recipe's `task` means: its rows, how they are packed for training, and how a model's answers are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor, nn
+
+from cluster.recipe import ModelSection, Recipe
+from jobs.training.table import Columns
+
+
+class Task(Protocol):
+    """One kind of problem, end to end. Metrics are dicts whose first entry is the primary metric (higher is better)."""
+
+    slices: Sequence[str]
+    hidden_layer: int | None
+
+    def check(self) -> None:
+        """Refuse a recipe that cannot work, before Ray starts. Raises InputError (data, shapes, vocabularies)."""
+
+    def data_identity(self) -> dict[str, Any]:
+        """What names the recipe's rows: content hashes of files, or the name of an embedded set."""
+
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """Rows of the recipe's data that can be no request, as rows of the dead-letter table (`cluster.schema`)."""
+
+    def requests(self, split: str) -> pa.Table:
+        """Rows to be answered (`cluster.schema` "requests"): "train" with `generate.views`, "validation" or "test"."""
+
+    def fit_columns(self) -> Columns:
+        """Packed labelled rows that the teacher is fitted on."""
+
+    def validation_columns(self) -> Columns:
+        """Packed labelled rows that stages are measured on; never the test split."""
+
+    def pack(self, samples: pa.Table, labels: pa.Table | None, true_labels: bool) -> Columns:
+        """Packed rows of a generated table: the teacher's answers with its signals, or the true labels without them."""
+
+    def embeddings(self, samples: pa.Table) -> np.ndarray:
+        """Unit vectors float32 [R, E] that the diversity of a set is judged by (DESIGN, decision 5)."""
+
+    def build(self, section: ModelSection, seed: int, teacher: Path | None = None) -> nn.Module:
+        """A model of the recipe's shape, seeded; a student may take what it can use from the `teacher` folder."""
+
+    def load(self, folder: str) -> nn.Module:
+        """A model from its Hugging Face folder."""
+
+    def save(self, network: nn.Module, folder: Path) -> None:
+        """Write a Hugging Face folder with tokenizer and `task.json` (what answering needs beside the weights)."""
+
+    def hidden_size(self, network: nn.Module) -> int:
+        """Width of the hidden state that `scored` returns."""
+
+    def kv_bytes(self, network: nn.Module) -> int:
+        """Bytes a token keeps in the float32 key/value cache; 0 for models without one."""
+
+    def merge_kv(self, network: nn.Module, heads: int) -> nn.Module:
+        """The same network with fewer key/value heads."""
+
+    def batch(self, columns: Columns, rows: np.ndarray) -> dict[str, Tensor]:
+        """Inputs of `scored`, `targets` int64 [Q], and where packed `teacher_logits`, `teacher_hidden`."""
+
+    def positions(self, columns: Columns, rows: np.ndarray) -> int:
+        """Q, the number of scored positions of these rows."""
+
+    def scored(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits [Q, V] and hidden state [Q, H] at the scored positions."""
+
+    def evaluate(self, network: nn.Module, columns: Columns) -> dict[str, float]:
+        """Metrics by free generation (or classification) over packed rows."""
+
+
+def of(recipe: Recipe) -> Task:
+    """The task object of a recipe; cheap, loads no data."""
+    if recipe.task == "visual_qa":
+        from jobs.tasks.visual_qa import VisualQA
+
+        return VisualQA(recipe)
+    from jobs.tasks.text_classification import TextClassification
+
+    return TextClassification(recipe)

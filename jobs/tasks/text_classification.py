@@ -1,0 +1,290 @@
+"""Labelled texts, any set and any classes: a pretrained encoder as teacher, a small encoder as student.
+
+The student learns from the training rows and from variants that only the teacher labels; the control arm has the true
+labels, which variants do not have. Nothing here has a key/value cache.
+
+Shape legend: R rows, B rows of a batch, S tokens, C classes, H hidden size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from cluster import schema
+from cluster.canonical import digest
+from cluster.errors import MismatchError, RecipeError
+from cluster.recipe import ModelSection, Recipe
+from cluster.recipe.base import Section
+from jobs.data import tabular
+from jobs.data.variants import Views, variants
+from jobs.tasks.soft_labels import soft_columns, teacher_signals
+from jobs.training.table import Columns
+from serving.bundle import predict
+from serving.models import encoder, weights
+
+ARCHITECTURE = "encoder"
+SLICE = "all"
+
+
+class Texts(Section):
+    """How texts are read (`data.params`)."""
+
+    max_tokens: int = Field(128, ge=8, description="longest text, the rest is cut off (tokens)")
+
+
+class TextClassification:
+    """`jobs.tasks.Task` for texts with one label each; soft labels are dense over the classes."""
+
+    slices: Sequence[str] = (SLICE,)
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.hidden_layer = recipe.generate.hidden_layer
+        self.texts = Texts.parse(recipe.data.params, at="data.params")
+        self.views = Views.parse(recipe.generate.views, at="generate.views")
+
+    @cached_property
+    def rows(self) -> tabular.Labelled:
+        """Classes, splits and rows set aside of the recipe's files."""
+        return tabular.read(self.recipe.data, self.recipe.seed)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The teacher's tokenizer, which the student shares."""
+        return weights.tokenizer(self._teacher_weights)
+
+    @property
+    def _teacher_weights(self) -> str:
+        source = self.recipe.teacher.weights
+        if source is None:
+            expected = "a Hugging Face folder, a hub id or package:NAME"
+            raise RecipeError("teacher.weights is needed for text_classification", got="null", expected=expected)
+        return source
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """What answering needs beside the weights (`task.json`, and the ground of a bundle's `bundle.json`)."""
+        return {"task": "text_classification", "labels": list(self.rows.classes), "max_tokens": self.texts.max_tokens}
+
+    def check(self) -> None:
+        """See `Task.check`; the cheap things first, the weights last."""
+        recipe = self.recipe
+        if recipe.data.source != "table":
+            raise RecipeError(
+                "data.source does not fit task text_classification", got=recipe.data.source, expected="table"
+            )
+        for name, section in (("teacher", recipe.teacher), ("student", recipe.student)):
+            _check_model(name, section)
+        if recipe.fit.views:
+            raise RecipeError("fit.views: texts are not changed while fitting", got=recipe.fit.views, expected="{}")
+        if recipe.generate.hidden_layer not in (None, -1):
+            raise RecipeError(
+                "generate.hidden_layer", got=recipe.generate.hidden_layer, expected="-1 (the pooled last layer) or null"
+            )
+        if any(stage.kv_heads is not None for stage in (*recipe.fit.stages, *recipe.distill.stages)):
+            raise RecipeError("stages: kv_heads: an encoder has no key/value cache", expected="kv_heads null")
+        _ = self.rows
+        self._check_vocabulary()
+
+    def _check_vocabulary(self) -> None:
+        longest = weights.positions(self._teacher_weights)
+        if longest is not None and self.texts.max_tokens > longest:
+            raise MismatchError(
+                "data.params.max_tokens is more than the teacher reads",
+                got=self.texts.max_tokens,
+                expected=f"at most {longest}",
+            )
+        own = self.recipe.student.weights
+        if own is not None and weights.tokenizer(own).get_vocab() != self.tokenizer.get_vocab():
+            hint = "take student.weights of the same family, or null: a fresh student with the teacher's vocabulary"
+            raise MismatchError(
+                "teacher and student vocabularies differ", got=own, expected=self._teacher_weights, hint=hint
+            )
+
+    def data_identity(self) -> dict[str, Any]:
+        """See `Task.data_identity`: the hash of every data file, and of the weights that are files here."""
+        sections = {"teacher": self.recipe.teacher.weights, "student": self.recipe.student.weights}
+        hashes = {name: _weights_identity(own) for name, own in sections.items() if own is not None}
+        return {"source": "table", "files": tabular.identity(self.recipe.data), "weights": hashes}
+
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """Rows of the user's files that were set aside, as rows of the dead-letter table (`cluster.schema`)."""
+        return [
+            {
+                "sample_id": f"row:{one.row}",
+                "step": "read",
+                "reason": one.reason,
+                "detail": f"{one.file}: {one.detail}",
+                "attempts": 1,
+            }
+            for one in self.rows.dead
+        ]
+
+    def requests(self, split: str) -> pa.Table:
+        """See `Task.requests`; a variant names its row (`parent`), its kind (`template`) and has no true label."""
+        rows, generate = self.rows.splits[split], self.recipe.generate
+        asked = []
+        for text, label, number in zip(rows.texts, rows.labels.tolist(), rows.numbers.tolist(), strict=True):
+            truth = {"label": label, "label_name": self.rows.classes[label]}
+            asked.append(self._request(split, text, number, 0) | truth)
+        made = variants(rows.texts, self.views, self._seed) if split == "train" else []
+        for one in made:
+            origin = {"template": one.kind, "parent": asked[one.row]["sample_id"]}
+            asked.append(self._request(split, one.text, int(rows.numbers[one.row]), one.view) | origin)
+        if split == "train" and generate.samples:
+            asked = asked[: generate.samples]  # rows as they are come first
+        return schema.conform(pa.Table.from_pylist(asked, schema.schema("requests")), "requests")
+
+    @property
+    def _seed(self) -> int:
+        return self.recipe.seed + self.recipe.generate.seed
+
+    def _request(self, split: str, text: str, number: int, view: int) -> dict[str, Any]:
+        temperature, seed = self.recipe.generate.temperature, self._seed
+        return {
+            "sample_id": digest([text, split, number, view, temperature, seed])[:16], "split": split, "slice": SLICE,
+            "prompt": text, "seed_row": number, "view": view, "draw": 0, "temperature": temperature, "seed": seed,
+        }  # fmt: skip
+
+    def fit_columns(self) -> Columns:
+        """See `Task.fit_columns`."""
+        rows, count = self.rows.splits["train"], self.recipe.fit.samples
+        if count and count < len(rows.texts):
+            rows = rows.take(
+                np.sort(np.random.default_rng([self.recipe.seed, count]).permutation(len(rows.texts))[:count])
+            )
+        return self._columns(rows.texts, rows.labels)
+
+    def validation_columns(self) -> Columns:
+        """See `Task.validation_columns`."""
+        rows = self.rows.splits["validation"]
+        return self._columns(rows.texts, rows.labels)
+
+    def pack(self, samples: pa.Table, labels: pa.Table | None, true_labels: bool) -> Columns:
+        """See `Task.pack`. Raises MismatchError when a row without a true label is to be packed with one."""
+        texts = samples["prompt"].to_pylist()
+        if true_labels or labels is None:
+            if samples["label"].null_count:
+                raise MismatchError(
+                    "rows without a true label", got=f"{samples['label'].null_count} rows", expected="none"
+                )
+            return self._columns(texts, samples["label"].to_numpy())
+        signals = soft_columns(labels, 1)
+        return self._columns(texts, signals["teacher_logits"][:, 0].argmax(-1)) | signals
+
+    def _columns(self, texts: Sequence[str], targets_R: np.ndarray) -> dict[str, np.ndarray]:
+        encoded = self._encode(texts)
+        length_R = np.array([len(ids) for ids in encoded], np.int32)
+        ids_RS = np.zeros((len(encoded), int(length_R.max())), np.int32)
+        ids_RS[np.arange(ids_RS.shape[1]) < length_R[:, None]] = np.concatenate(encoded)
+        slices = np.zeros(len(encoded), np.int16)
+        return {"ids": ids_RS, "length": length_R, "target": np.asarray(targets_R, np.int32), "slice": slices}
+
+    def _encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return [predict.encode_text({"text": text}, self.tokenizer, self.spec) for text in texts]
+
+    def embeddings(self, samples: pa.Table) -> np.ndarray:
+        """See `Task.embeddings`: the unit mean-pooled states of the teacher as it was before it was fitted.
+
+        A variant has the vector of its row: leaving out a word is no new variety, and this takes a quarter of the time.
+        """
+        rows = samples.select(["sample_id", "parent", "prompt"]).to_pylist()
+        texts = {row["sample_id"]: row["prompt"] for row in rows}
+        origin = [row["parent"] if row["parent"] in texts else row["sample_id"] for row in rows]
+        place = {sample_id: index for index, sample_id in enumerate(dict.fromkeys(origin))}
+        model = encoder.pretrained(self._teacher_weights, 1, self.recipe.seed)
+        _, pooled_RH = encoder.run(model, self._encode([texts[sample_id] for sample_id in place]))
+        unit_RH = pooled_RH / np.linalg.norm(pooled_RH, axis=1, keepdims=True).clip(1e-6)
+        return np.asarray(unit_RH[[place[sample_id] for sample_id in origin]], np.float32)
+
+    def build(self, section: ModelSection, seed: int, teacher: Path | None = None) -> nn.Module:
+        """See `Task.build`; own weights get a fresh head, a model without them the teacher's token table."""
+        classes = len(self.rows.classes)
+        if section.weights is not None:
+            return encoder.pretrained(section.weights, classes, seed)
+        source = str(teacher) if teacher is not None else weights.locate(self._teacher_weights)
+        return encoder.build(section.params, self.texts.max_tokens, classes, source, seed)
+
+    def load(self, folder: str) -> nn.Module:
+        """See `Task.load`."""
+        return encoder.load(folder)
+
+    def save(self, network: nn.Module, folder: Path) -> None:
+        """See `Task.save`."""
+        encoder.save(network, folder)
+        self.tokenizer.save(str(folder / "tokenizer.json"))
+        (folder / "task.json").write_text(json.dumps(self.spec))
+
+    def hidden_size(self, network: nn.Module) -> int:
+        """See `Task.hidden_size`."""
+        return int(network.config.hidden_size)  # type: ignore[union-attr,arg-type]
+
+    def kv_bytes(self, network: nn.Module) -> int:
+        """See `Task.kv_bytes`: an encoder keeps nothing."""
+        return 0
+
+    def merge_kv(self, network: nn.Module, heads: int) -> nn.Module:
+        """See `Task.merge_kv`; `check` refuses a recipe that asks for it."""
+        raise RecipeError("kv_heads: an encoder has no key/value cache", got=heads, expected="null")
+
+    def batch(self, columns: Columns, rows: np.ndarray) -> dict[str, Tensor]:
+        """See `Task.batch`; rows are padded on the right to the longest of them."""
+        length_B = columns["length"][rows]
+        width = int(length_B.max())
+        arrays = {
+            "input_ids": columns["ids"][rows, :width].astype(np.int64),
+            "attention_mask": (np.arange(width) < length_B[:, None]).astype(np.int64),
+            "targets": columns["target"][rows].astype(np.int64),
+        } | dict(teacher_signals(columns, rows, np.ones((len(rows), 1), bool)))
+        return {name: torch.from_numpy(value) for name, value in arrays.items()}
+
+    def positions(self, columns: Columns, rows: np.ndarray) -> int:
+        """See `Task.positions`: one per row."""
+        return len(rows)
+
+    def scored(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """See `Task.scored`."""
+        return encoder.scored(network, batch)
+
+    def evaluate(self, network: nn.Module, columns: Columns) -> dict[str, float]:
+        """Share of rows whose class is right, and the mean over the classes that occur of their F1."""
+        rows = [ids[:length] for ids, length in zip(columns["ids"], columns["length"], strict=True)]
+        logits_RC, _ = encoder.run(network, rows)
+        return scores(columns["target"], logits_RC.argmax(-1))
+
+
+def scores(truth_R: np.ndarray, given_R: np.ndarray) -> dict[str, float]:
+    """`accuracy` and `macro_f1` (classes that do not occur in `truth_R` are left out), both 0 to 1."""
+    size = int(max(truth_R.max(), given_R.max())) + 1
+    hits, true, said = (np.bincount(part, minlength=size) for part in (truth_R[truth_R == given_R], truth_R, given_R))
+    f1 = 2 * hits[true > 0] / (true + said)[true > 0]
+    return {"accuracy": float((truth_R == given_R).mean()), "macro_f1": float(f1.mean())}
+
+
+def _check_model(name: str, section: ModelSection) -> None:
+    if section.architecture != ARCHITECTURE:
+        raise RecipeError(f"{name}.architecture", got=section.architecture, expected=ARCHITECTURE)
+    if section.weights is None:
+        encoder.EncoderParams.parse(section.params, at=f"{name}.params")
+    elif section.params:
+        raise RecipeError(f"{name}.params: the sizes come from {name}.weights", got=section.params, expected="{}")
+    else:
+        weights.locate(section.weights)
+
+
+def _weights_identity(source: str) -> dict[str, str]:
+    folder = Path(weights.locate(source))
+    if not folder.is_dir():
+        return {"hub": source}
+    wanted = ("*.safetensors", "*.bin", "config.json", "tokenizer*.json")
+    return {file.name: tabular.sha256(file) for pattern in wanted for file in sorted(folder.glob(pattern))}

@@ -1,0 +1,182 @@
+"""The edge between a command and whoever called it: stdout for the answer alone, a readable error, an exit code, and
+an end in time when it is interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import DEVNULL
+from types import FrameType
+from typing import Any, NoReturn, TextIO
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from cluster.errors import RaydistillError
+
+ROOT = Path(__file__).resolve().parents[1]
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNAL_CODE = 128  # the shell's: 130 for Ctrl-C, 143 for SIGTERM
+POLL_S = 0.1
+GRACE_S = 2.0  # for what is running to notice that Ray is gone; it may as well hang, the store takes that like a kill
+FILE_WIDTH = 140  # columns
+QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # one bar for every model that is loaded or written
+    "RAY_DATA_LOG_LEVEL": "ERROR",  # else it prints its plan, and a warning that its progress bars are off
+}
+OURS = ("cluster", "jobs", "serving", "tuning")
+
+
+class Interrupted(Exception):
+    """The user or the system asked this process to end; `number` is the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"{signal.Signals(number).name}: what is done is kept, the same command goes on from there")
+        self.number = number
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Where a command writes: `out` is the caller's stdout, `console` (stderr) shows progress and logs."""
+
+    out: TextIO
+    console: Console
+    as_json: bool
+
+    def answer(self, document: Mapping[str, Any], show: Callable[[Console], None]) -> None:
+        """Print the command's result, as its one JSON document or as `show` prints it for people."""
+        if self.as_json:
+            print(json.dumps(document, allow_nan=False), file=self.out, flush=True)
+        else:
+            show(self.answers())
+
+    def answers(self) -> Console:
+        """The caller's stdout as a console; in a file or a pipe wide enough for every table of ours."""
+        return Console(file=self.out, width=None if self.out.isatty() else FILE_WIDTH)
+
+
+def execute(command: Callable[[Terminal], None], as_json: bool) -> int:
+    """Run a command and return its exit code: 0, that of a RaydistillError, or 128 + the signal that ended it.
+
+    What is raised on purpose ends as one message on stderr (and, with `as_json`, one document on stdout); anything
+    else is a defect and keeps its traceback.
+    """
+    with _reserved_stdout() as out:
+        terminal = Terminal(out, Console(stderr=True, width=None if sys.stderr.isatty() else FILE_WIDTH), as_json)
+        _log_to(terminal.console)
+        try:
+            _in_thread(lambda: command(terminal))
+            return 0
+        except RaydistillError as error:
+            return _failed(terminal, error, error.exit_code, f"error: {error}")
+        except Interrupted as error:
+            _leave(out, _failed(terminal, error, SIGNAL_CODE + error.number, str(error)))
+        except Exception as error:  # noqa: BLE001 - the edge: with --json there is a document whatever happened
+            return _failed(terminal, error, 1, traceback.format_exc())
+
+
+def _failed(terminal: Terminal, error: Exception, code: int, text: str) -> int:
+    """Say on stderr (and, with --json, in the one document) how a command ended; returns `code`."""
+    print(text, file=sys.stderr, flush=True)
+    if terminal.as_json:
+        document = {"error": type(error).__name__, "message": str(error), "exit_code": code}
+        print(json.dumps(document), file=terminal.out, flush=True)
+    return code
+
+
+@contextlib.contextmanager
+def _reserved_stdout() -> Iterator[TextIO]:
+    """Yield the caller's stdout; until the end all else that prints there (libraries, native code) gets stderr."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
+        os.dup2(2, 1)
+        try:
+            yield out
+        finally:
+            sys.stdout.flush()
+            out.flush()
+            os.dup2(out.fileno(), 1)
+
+
+def _log_to(console: Console) -> None:
+    """Show warnings of everyone and what our own folders have to tell, between the lines of progress.
+
+    Comes before any library is imported: they read their variables then.
+    """
+    handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False)
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    for name in OURS:
+        logging.getLogger(name).setLevel(logging.INFO)
+    # Said of every thread that is not the main one; signals are ours here.
+    logging.getLogger("ray._private.worker").addFilter(lambda record: "SIGTERM handler is not set" not in record.msg)
+
+
+def _in_thread(work: Callable[[], None]) -> None:
+    """Run `work` in a thread and wait; raises what it raised, or Interrupted on SIGINT and SIGTERM.
+
+    A thread, because Ray sets handlers of its own from the main one: TorchTrainer.fit leaves one behind that turns
+    every later Ctrl-C into exit code 0, and a pool of two trainers would wait for both before it lets the error out.
+    """
+    failure: list[BaseException] = []
+    received: list[int] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - carried to the main thread, raised there
+            failure.append(error)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received:
+            os._exit(SIGNAL_CODE + number)  # asked twice: now
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in SIGNALS}
+    thread = threading.Thread(target=run, name="command", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive() and not received:
+            thread.join(POLL_S)
+        if received:
+            _stop_ray()
+            thread.join(GRACE_S)
+            raise Interrupted(received[0])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if failure:
+        raise failure[0]
+
+
+def _stop_ray() -> None:
+    if "ray" in sys.modules:
+        from cluster import session
+
+        session.disconnect()
+
+
+def _leave(out: TextIO, code: int) -> NoReturn:
+    """End now: the command's thread may hang in a library, and Ray's exit hooks would wait for it.
+
+    Where workers were busy, Ray kills its raylet after 10 s and the raylet's agents stay; they count as left behind
+    from the moment this process is gone, so another one ends them.
+    """
+    if "ray" in sys.modules:
+        reaper = [sys.executable, "-c", "from cluster.session import reap; reap()"]
+        subprocess.Popen(reaper, cwd=ROOT, start_new_session=True, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
+    sys.stderr.flush()
+    out.flush()
+    os._exit(code)

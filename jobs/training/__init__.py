@@ -1,0 +1,1 @@
+"""Training: one loop for the teacher's fit, the student's stages and its control arm."""

@@ -1,0 +1,61 @@
+"""From packed columns and fresh weights to a trained Hugging Face folder: fit, distill and the control arm share it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.recipe import Recipe
+from cluster.recipe.training import Stage, TrainingSection
+from jobs import tasks
+from jobs.training import table
+from jobs.training.loop import Job
+from jobs.training.runner import Trained, run_ray
+from jobs.training.table import Columns
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One network to train: its name, initial weights (HF folder), packed rows, stages, and the teacher's width."""
+
+    name: str
+    initial: Path
+    columns: Columns
+    section: TrainingSection
+    stages: tuple[Stage, ...]
+    teacher_hidden: int = 0
+
+
+def train_arm(recipe: Recipe, arm: Arm, scratch: Path, target: Path) -> Trained:
+    """Train an arm under Ray Train and leave `hf/` and `history.json` in `target`.
+
+    `scratch` survives a crash: tables are written once, and a second call resumes from the newest checkpoint.
+    """
+    task = tasks.of(recipe)
+    rows, validation = scratch / f"{arm.name}.arrow", scratch / f"{arm.name}-validation.arrow"
+    _write_once(rows, arm.columns)
+    _write_once(validation, task.validation_columns())
+    job = Job(
+        recipe=recipe,
+        arm=arm.name,
+        initial=str(arm.initial),
+        table=str(rows),
+        validation=str(validation),
+        stages=arm.stages,
+        batch_size=arm.section.batch_size,
+        engine=arm.section.engine,
+        teacher_hidden=arm.teacher_hidden,
+    )
+    trained = run_ray(job, arm.name, str(scratch))
+    shutil.copytree(trained.weights, target / "hf")
+    (target / "history.json").write_text(json.dumps(dict(trained.progress)))
+    return trained
+
+
+def _write_once(path: Path, columns: Columns) -> None:
+    if not path.is_file():
+        aside = path.with_suffix(".new")
+        table.write(aside, columns)
+        aside.replace(path)

@@ -1,0 +1,59 @@
+"""Where a training run stands: what `state.json` of a checkpoint holds, and what the report shows of each stage."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class StageResult:
+    """One finished stage: seconds of training, realised loss shares (sum 1), validation metrics before and after."""
+
+    name: str
+    epochs: float
+    seconds: float
+    shares: dict[str, float]
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+@dataclass
+class Progress:
+    """Position (stage, step), the running means of the loss terms, and what was measured so far."""
+
+    stage: int = 0
+    step: int = 0
+    status: str = "running"
+    reason: str = ""
+    seconds: float = 0.0
+    means: list[float] | None = None
+    before: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
+    stages: list[StageResult] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def restore(cls, checkpoint: Path | None) -> tuple[Progress, Path | None]:
+        """The progress of a checkpoint folder and the folder itself, or a fresh start and None."""
+        if checkpoint is None:
+            return cls(), None
+        values = json.loads((checkpoint / "state.json").read_text())
+        values["stages"] = [StageResult(**stage) for stage in values["stages"]]
+        return cls(**values), checkpoint
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready content."""
+        return asdict(self)
+
+    def close(self, result: StageResult) -> None:
+        """End the current stage and stand at the start of the next."""
+        self.stages.append(result)
+        self.stage, self.step, self.seconds = self.stage + 1, 0, 0.0
+        self.means, self.before, self.shares = None, {}, {}
+
+    def point(self, stage: str, step: int, loss: float, rate: float, shares: list[float]) -> None:
+        """Add one point to the training curve."""
+        self.curve.append({"stage": stage, "step": step, "loss": loss, "rate": rate, "shares": shares})

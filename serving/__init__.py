@@ -1,0 +1,1 @@
+"""How a model answers: networks, engines, the bundle, and the HTTP gateway that serves it."""

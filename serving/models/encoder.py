@@ -1,0 +1,247 @@
+"""Text encoder with a linear head over the mean of its token states: the classifier that is trained and served.
+
+A folder holds the encoder as Hugging Face writes it (`config.json`, `model.safetensors`, loadable by plain `AutoModel`)
+and beside it the head in `head.safetensors`.
+
+Shape legend: B rows, S tokens, V vocabulary, E the teacher's embedding width, H hidden size, C classes, R all rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from cluster.errors import StepFailed
+from cluster.recipe.base import Section
+from serving.models.weights import locate
+
+HEAD = "head.safetensors"
+TRIED = 64  # tokens of the longest row that an exported graph is checked with
+TOLERANCE = 1e-4  # largest difference of an exported graph, per unit of the largest logit; a correct one shows 1e-6
+
+
+class EncoderParams(Section):
+    """Sizes of an encoder made from config (BERT's own field names in the description)."""
+
+    layers: int = Field(4, ge=1, description="num_hidden_layers (count)")
+    hidden_size: int = Field(128, ge=8, description="hidden_size (units)")
+    heads: int = Field(4, ge=1, description="num_attention_heads (count)")
+    inner_size: int = Field(512, ge=8, description="intermediate_size (units)")
+    dropout: float = Field(0.1, ge=0, lt=1, description="hidden_dropout_prob and attention_probs_dropout_prob (share)")
+
+    @model_validator(mode="after")
+    def heads_divide(self) -> Self:
+        """Refuse heads that cannot share the hidden size."""
+        if self.hidden_size % self.heads:
+            raise ValueError("heads that divide hidden_size")
+        return self
+
+
+class TextClassifier(nn.Module):
+    """`encoder` and `head`; `forward` takes the batch of `scored`."""
+
+    def __init__(self, encoder: Any, classes: int) -> None:
+        super().__init__()
+        self.encoder, self.config = encoder, encoder.config
+        self.head = nn.Linear(encoder.config.hidden_size, classes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.weight.device
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits [B, C] and the pooled state [B, H] they are computed from."""
+        mask_BS1 = batch["attention_mask"][..., None]
+        states_BSH = self.encoder(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+        ).last_hidden_state
+        pooled_BH = (states_BSH * mask_BS1).sum(1) / mask_BS1.sum(1)
+        return self.head(pooled_BH), pooled_BH
+
+
+def scored(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Logits [B, C] and pooled hidden state [B, H]; `batch`: input_ids, attention_mask int64 [B, S] (1 = a token)."""
+    logits_BC, pooled_BH = model({name: batch[name] for name in ("input_ids", "attention_mask")})
+    return logits_BC, pooled_BH
+
+
+@torch.no_grad()
+def run(model: Any, rows: Sequence[np.ndarray], batch: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Logits float32 [R, C] and pooled states float32 [R, H] of token rows, without dropout; rows of like length share
+    a batch, so that little of it is padding."""
+    was_training = model.training
+    model.eval()
+    by_length = np.argsort([len(row) for row in rows], kind="stable")
+    parts = []
+    for start in range(0, len(rows), batch):
+        own = [torch.from_numpy(rows[row].astype(np.int64)) for row in by_length[start : start + batch]]
+        ids_BS = nn.utils.rnn.pad_sequence(own, batch_first=True).to(model.device)
+        lengths_B = torch.tensor([len(row) for row in own], device=model.device)
+        mask_BS = (torch.arange(ids_BS.shape[1], device=model.device) < lengths_B[:, None]).long()
+        outputs = scored(model, {"input_ids": ids_BS, "attention_mask": mask_BS})
+        parts.append([value.float().cpu().numpy() for value in outputs])
+    model.train(was_training)
+    back = np.argsort(by_length)
+    logits, pooled = (np.concatenate([part[index] for part in parts])[back] for index in (0, 1))
+    return logits, pooled
+
+
+def pretrained(weights: str, classes: int, seed: int) -> TextClassifier:
+    """The encoder of `weights` with a fresh seeded head."""
+    torch.manual_seed(seed)
+    return TextClassifier(_encoder(locate(weights)), classes)
+
+
+def build(params: Mapping[str, Any], max_tokens: int, classes: int, teacher: str, seed: int) -> TextClassifier:
+    """A fresh student whose token embeddings are the leading principal components of the teacher's (same vocabulary).
+
+    `teacher` is a folder or hub id. Raises RecipeError when `params` do not fit each other.
+    """
+    from transformers import BertConfig, BertModel
+
+    p = EncoderParams.parse(params, at="student.params")
+    table_VE: Tensor = _encoder(teacher).get_input_embeddings().weight.detach()
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(table_VE), hidden_size=p.hidden_size, num_hidden_layers=p.layers, num_attention_heads=p.heads,
+        intermediate_size=p.inner_size, max_position_embeddings=max_tokens, type_vocab_size=1,
+        hidden_dropout_prob=p.dropout, attention_probs_dropout_prob=p.dropout,
+    )  # fmt: skip
+    encoder: Any = BertModel(config, add_pooling_layer=False)
+    components_VK = principal(table_VE, p.hidden_size)
+    with torch.no_grad():
+        encoder.get_input_embeddings().weight[:, : components_VK.shape[1]] = components_VK
+    return TextClassifier(encoder, classes)
+
+
+def principal(table_VE: Tensor, width: int) -> Tensor:
+    """The rows' coordinates along the `width` (or E, if fewer) directions of largest variance, float32 [V, K]."""
+    centred_VE = (table_VE - table_VE.mean(0)).double()
+    _, directions_EE = torch.linalg.eigh(centred_VE.T @ centred_VE)  # ascending
+    leading_EK = directions_EE.flip(1)[:, :width]
+    # An eigenvector's sign is free; fixed, so that two machines start from the same weights.
+    signs_K = leading_EK.gather(0, leading_EK.abs().argmax(0, keepdim=True)).sign()
+    coordinates_VK: Tensor = centred_VE @ (leading_EK * signs_K)
+    return coordinates_VK.float()
+
+
+def save(model: nn.Module, folder: Path) -> None:
+    """Write encoder and head as float32, whatever they were trained in."""
+    from safetensors.torch import save_file
+
+    own: Any = model
+    encoder, head = (_plain(part.state_dict()) for part in (own.encoder, own.head))
+    with _quiet():
+        own.encoder.save_pretrained(str(folder), state_dict=encoder)
+    save_file(head, str(folder / HEAD))
+
+
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().float().cpu().contiguous() for name, value in state.items()}
+
+
+def load(folder: str | Path) -> TextClassifier:
+    """The classifier of a folder written by `save`, in evaluation mode."""
+    from safetensors.torch import load_file
+
+    head = load_file(str(Path(folder) / HEAD))
+    model = TextClassifier(_encoder(str(folder)), len(head["bias"]))
+    model.head.load_state_dict(head)
+    return model.eval()
+
+
+def _encoder(source: str) -> Any:
+    """The bare encoder in float32, without the pooling layer that nothing here reads."""
+    from transformers import AutoConfig, AutoModel
+
+    auto: Any = AutoModel
+    with torch.device("meta"):
+        kind = type(auto.from_config(AutoConfig.from_pretrained(source)))
+    poolerless = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind).parameters else {}
+    with _quiet():
+        return kind.from_pretrained(source, dtype=torch.float32, **poolerless)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar and no report of the weights left out on purpose."""
+    from transformers.utils import logging
+
+    log: Any = logging
+    level, bar = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bar:
+            log.enable_progress_bar()
+
+
+class Graph(nn.Module):
+    """Token ids [B, S], none of them padding, to logits [B, C]."""
+
+    def __init__(self, model: TextClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids_BS: Tensor) -> Tensor:
+        """Logits [B, C]."""
+        states_BSH = self.model.encoder(input_ids=ids_BS).last_hidden_state
+        # A product, not a mean: ONNX Runtime's ReduceMean sums a lone row in another order than a batch's rows.
+        shares_B1S = torch.ones_like(ids_BS, dtype=torch.float32)[:, None] / ids_BS.shape[1]
+        logits_BC: Tensor = self.model.head((shares_B1S @ states_BSH)[:, 0])
+        return logits_BC
+
+
+def export(model: nn.Module, folder: Path, opset: int = 17) -> float:
+    """Write `model.onnx` (float32, input_ids int64 [B, S] -> logits [B, C]); the model itself is left as it was.
+
+    Returns the largest difference from torch over three shapes, per unit of the largest logit. Raises StepFailed above
+    TOLERANCE.
+    """
+    own: Any = copy.deepcopy(model).eval().float().cpu()
+    own.encoder.set_attn_implementation("eager")  # one subgraph per layer that quantizers and ONNX Runtime fuse
+    example_BS = torch.arange(3 * 5).reshape(3, 5) % own.config.vocab_size
+    with warnings.catch_warnings(), torch.no_grad():
+        # The legacy exporter says it is deprecated and reports every Python branch on a shape; the check below is the
+        # proof of the trace.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Graph(own).eval(), (example_BS,), str(folder / "model.onnx"), dynamo=False, opset_version=opset,
+            input_names=["input_ids"], output_names=["logits"],
+            dynamic_axes={"input_ids": {0: "B", 1: "S"}, "logits": {0: "B"}},
+        )  # fmt: skip
+    error = _difference(own, folder / "model.onnx")
+    if error > TOLERANCE:
+        raise StepFailed("export", f"model.onnx differs from torch by {error:.1e}, expected at most {TOLERANCE:.0e}")
+    return error
+
+
+@torch.no_grad()
+def _difference(model: TextClassifier, path: Path) -> float:
+    from serving.bundle.predict import Graph as Engine
+
+    engine, worst = Engine(path, threads=1), 0.0
+    longest = getattr(model.config, "max_position_embeddings", TRIED)
+    for rows, length in ((1, 1), (1, 3), (7, min(TRIED, longest // 2))):  # none of them the traced shape
+        ids_BS = torch.randint(
+            0, model.config.vocab_size, (rows, length), generator=torch.Generator().manual_seed(length)
+        )
+        want_BC, _ = model({"input_ids": ids_BS, "attention_mask": torch.ones_like(ids_BS)})
+        (got_BC,) = engine({"input_ids": ids_BS.numpy()})
+        apart = (torch.from_numpy(got_BC) - want_BC).abs().max() / want_BC.abs().max().clamp_min(1)
+        worst = max(worst, float(apart))
+    return worst

@@ -1,0 +1,69 @@
+"""Two ONNX graphs of the Qwen3-Omni thinker, `vision.onnx` and `decoder.onnx`, as `serving.bundle.predict` feeds them.
+
+Shape legend: B rows, S new tokens, P cached tokens, N pictures, L patches of a picture, F patch features, T image
+tokens in the batch, H hidden size, K key/value heads, D head size.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from serving.bundle.predict import Picture
+from serving.models.omni_graphs import Decoder, Vision
+
+Axes = dict[str, dict[int, str]]  # tensor name -> axis -> name of its size
+
+
+def export(model: nn.Module, folder: Path, picture: Picture, opset: int = 17) -> dict[str, int]:
+    """Write `vision.onnx` and `decoder.onnx` (float32) into an existing folder; the model itself is left as it was.
+
+    Returns what the bundle says about the cache: layers, kv_heads, head_dim, hidden_size (counts).
+    """
+    own: Any = copy.deepcopy(model).eval().float().cpu()
+    text = own.config.text_config
+    shape = {
+        "layers": text.num_hidden_layers, "kv_heads": text.num_key_value_heads,
+        "head_dim": text.head_dim, "hidden_size": text.hidden_size,
+    }  # fmt: skip
+    pixels_NLF = torch.rand(2, picture.grid**2, picture.channels * picture.temporal * picture.patch**2) * 2 - 1
+    pixels, features = {"pixels": {0: "N"}}, {"features": {0: "N"}}
+    _write(Vision(own, picture), (pixels_NLF,), folder / "vision.onnx", (pixels, features), opset)
+    cache = range(2 * shape["layers"])
+    inputs = {
+        "input_ids": {0: "B", 1: "S"}, "position_ids": {1: "B", 2: "S"}, "visual_index": {0: "B", 1: "S"},
+        "visual": {0: "T"}, **{f"past_{i}": {0: "B", 2: "P"} for i in cache},
+    }  # fmt: skip
+    outputs = {"logits": {0: "B"}, **{f"present_{i}": {0: "B", 2: "PS"} for i in cache}}
+    _write(Decoder(own), _example(shape), folder / "decoder.onnx", (inputs, outputs), opset)
+    return shape
+
+
+def _example(shape: Mapping[str, int]) -> tuple[Tensor, ...]:
+    """Decoder inputs to trace with: no two sizes equal, so that none can stand in for another."""
+    rows, new, old, images = 2, 7, 5, 3
+    cache = torch.zeros(rows, shape["kv_heads"], old, shape["head_dim"])
+    index = torch.zeros(rows, new, dtype=torch.long)
+    index[:, 1:3] = 1
+    steps = torch.arange(old, old + new).expand(3, rows, new)
+    visual = torch.zeros(1 + images, shape["hidden_size"])
+    return (torch.ones(rows, new, dtype=torch.long), steps, index, visual, *[cache] * (2 * shape["layers"]))
+
+
+def _write(graph: nn.Module, example: tuple[Tensor, ...], path: Path, names: tuple[Axes, Axes], opset: int) -> None:
+    """Trace and write one graph; `names` are its inputs and outputs in order, each with its dynamic axes."""
+    inputs, outputs = names
+    with warnings.catch_warnings(), torch.no_grad():
+        # The legacy exporter says it is deprecated and reports every Python branch on a shape; the check against
+        # torch (jobs/export.py, tests) is what proves the trace.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph.eval(), example, str(path), dynamo=False, opset_version=opset, input_names=list(inputs),
+            output_names=list(outputs), dynamic_axes={**inputs, **outputs},
+        )  # fmt: skip

@@ -1,0 +1,164 @@
+"""The Qwen3-Omni thinker's vision tower and decoder, written for small ONNX graphs over a trained model's weights.
+
+transformers' own forward exports to twice the nodes, most of them about shapes, and at these sizes a node costs more
+than its arithmetic. Here shapes are constants of the graph, what depends on the picture grid alone is computed once,
+and one decoder graph is prefill and decode at once: prefill is decode with a past of length 0.
+
+Shape legend: B rows, S new tokens, P cached tokens, N pictures, L patches of a picture, M image tokens of a picture,
+F patch features, T image tokens in the batch, H hidden size, V vocabulary, Q query heads, K key/value heads,
+G = Q / K, D head size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cluster.errors import MismatchError
+from serving.bundle.predict import Picture
+from serving.models.experts import DenseMoE
+
+
+class Reshape(torch.autograd.Function):
+    """`reshape` whose shape is a constant of the graph: 0 keeps a dimension, as in ONNX, so no sizes are computed."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The reshaped tensor."""
+        return value.reshape([value.shape[axis] if size == 0 else size for axis, size in enumerate(shape)])
+
+    @staticmethod
+    def symbolic(g: Any, value: Any, shape: tuple[int, ...]) -> Any:
+        """The ONNX node."""
+        out = g.op("Reshape", value, g.op("Constant", value_t=torch.tensor(shape)))
+        return out.setType(value.type().with_sizes([size if size > 0 else None for size in shape]))
+
+
+def reshape(value: Tensor, *shape: int) -> Tensor:
+    """See `Reshape`."""
+    return Reshape.apply(value, shape)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def rotate(value: Tensor, cos: Tensor, sin: Tensor, size: int) -> Tensor:
+    """Rotary embedding over the last axis, `size` long; the first half of `sin` has its sign turned."""
+    left, right = torch.split(value, size // 2, -1)
+    return value * cos + torch.cat([right, left], -1) * sin
+
+
+def half_turned(size: int) -> Tensor:
+    """Signs [size] that make a sine what `rotate` takes."""
+    return torch.cat([-torch.ones(size // 2), torch.ones(size // 2)])
+
+
+def joined(*layers: Any) -> nn.Linear:
+    """Several linear layers over one input as one, their outputs side by side."""
+    whole = nn.Linear(layers[0].in_features, sum(layer.out_features for layer in layers), layers[0].bias is not None)
+    whole.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]))
+    if layers[0].bias is not None:
+        whole.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]))
+    return whole
+
+
+class Vision(nn.Module):
+    """Pixels [N, L, F] to image features [N, M, H] for pictures of one grid."""
+
+    def __init__(self, model: Any, picture: Picture) -> None:
+        """Raises MismatchError for a tower with deepstack features, which the decoder here does not take."""
+        super().__init__()
+        from transformers import vision_utils
+
+        tower = model.model.visual
+        if tower.deepstack_visual_indexes:
+            raise MismatchError("deepstack features cannot be exported", got=list(tower.deepstack_visual_indexes))
+        self.heads = tower.config.num_heads
+        self.size = tower.config.hidden_size // self.heads
+        self.blocks, self.merger = tower.blocks, tower.merger
+        # Patches do not overlap, so the convolution is a matrix product.
+        self.kernel = nn.Parameter(tower.patch_embed.proj.weight.detach().flatten(1))
+        self.bias = tower.patch_embed.proj.bias
+        grid_13 = torch.tensor([[1, picture.grid, picture.grid]])
+        index, weight = vision_utils.get_vision_interpolation_indices_and_weights(
+            grid_13, num_grid_per_side=tower.num_grid_per_side, mode=tower.interpolation_mode,
+            align_corners=tower.interpolation_align_corners, spatial_merge_size=tower.spatial_merge_size,
+        )  # fmt: skip
+        place = vision_utils.get_vision_position_ids(grid_13, tower.spatial_merge_size)
+        with torch.no_grad():
+            cos_LD, sin_LD = tower.rotary_pos_emb(self.kernel, place)
+            embedded_LH = (tower.pos_embed(index) * weight[:, :, None]).sum(1)
+        self.cos, self.sin = nn.Buffer(cos_LD), nn.Buffer(sin_LD * half_turned(self.size))
+        self.embedded = nn.Buffer(embedded_LH)
+
+    def forward(self, pixels_NLF: Tensor) -> Tensor:
+        """Image features [N, M, H]."""
+        hidden = nn.functional.linear(pixels_NLF, self.kernel, self.bias) + self.embedded
+        for block in self.blocks:
+            hidden = hidden + self._attention(block.attn, block.norm1(hidden))
+            hidden = hidden + block.mlp(block.norm2(hidden))
+        merged = reshape(self.merger.ln_q(hidden), 0, -1, self.merger.hidden_size)
+        for layer in self.merger.mlp:
+            merged = layer(merged)
+        return merged
+
+    def _attention(self, attention: Any, hidden_NLH: Tensor) -> Tensor:
+        split = reshape(attention.qkv(hidden_NLH), 0, 0, -1, self.size).transpose(1, 2)
+        query, key, value = torch.split(split, self.heads, 1)
+        query, key = (rotate(one, self.cos, self.sin, self.size) for one in (query, key))
+        weights = (query @ key.transpose(2, 3) * attention.scaling).softmax(-1)
+        return attention.proj(reshape((weights @ value).transpose(1, 2), 0, 0, -1))  # type: ignore[no-any-return]
+
+
+class Decoder(nn.Module):
+    """Logits [B, V] of the last position and the grown key/value cache, layer by layer k, v, each [B, K, P + S, D]."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.text: Any = model.model.language_model
+        self.head: Any = model.lm_head
+        config = model.config.text_config
+        self.queries, self.groups = config.num_attention_heads, config.num_attention_heads // config.num_key_value_heads
+        self.keys, self.size = config.num_key_value_heads, config.head_dim
+        layers: Any = self.text.layers
+        self.qkv = nn.ModuleList(
+            [joined(one.self_attn.q_proj, one.self_attn.k_proj, one.self_attn.v_proj) for one in layers]
+        )
+        self.mixers = nn.ModuleList([DenseMoE(one.mlp) if hasattr(one.mlp, "experts") else one.mlp for one in layers])
+        rope = self.text.rotary_emb
+        # Which of time, height and width turns each component: asked of the model by giving every axis its number.
+        axes_3 = torch.arange(3.0).view(3, 1, 1, 1).repeat(1, 1, 1, self.size // 2)
+        self.axis = nn.Buffer(rope.recomposition_frequencies(axes_3).flatten().long())
+        self.turn = nn.Buffer(torch.cat([rope.inv_freq, rope.inv_freq]))
+        self.sign = nn.Buffer(half_turned(self.size) * rope.attention_scaling)
+        self.scaling = float(rope.attention_scaling)
+
+    def forward(self, ids_BS: Tensor, positions_3BS: Tensor, index_BS: Tensor, visual_TH: Tensor,
+                *past: Tensor) -> tuple[Tensor, ...]:  # fmt: skip
+        """`index_BS` is 0 for text and k for row k of `visual_TH` (whose row 0 is zero); `past` is k, v per layer."""
+        hidden = torch.where((index_BS > 0)[..., None], visual_TH[index_BS], self.text.embed_tokens(ids_BS))
+        angles_BSD = positions_3BS[self.axis].permute(1, 2, 0).float() * self.turn
+        rope = (angles_BSD.cos() * self.scaling)[:, None], (angles_BSD.sin() * self.sign)[:, None]
+        new, old = ids_BS.shape[1], past[0].shape[2]
+        seen_SX = torch.arange(old + new)[None] <= (torch.arange(new) + old)[:, None]
+        mask = torch.where(seen_SX, 0.0, -1e9).repeat(self.groups, 1)
+        present: list[Tensor] = []
+        for number, layer in enumerate(self.text.layers):
+            cache = past[2 * number], past[2 * number + 1]
+            mixed, *grown = self._attention(number, layer.input_layernorm(hidden), rope, mask, cache)
+            hidden = hidden + mixed
+            hidden = hidden + self.mixers[number](layer.post_attention_layernorm(hidden))
+            present += grown
+        return (self.head(self.text.norm(hidden[:, -1])), *present)
+
+    def _attention(self, number: int, hidden_BSH: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor,
+                   cache: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """Mixed values [B, S, H] and the grown cache; the G query heads of a key head stand one below the other."""
+        own = self.text.layers[number].self_attn
+        split = reshape(self.qkv[number](hidden_BSH), 0, 0, -1, self.size).transpose(1, 2)
+        query, key, value = torch.split(split, [self.queries, self.keys, self.keys], 1)
+        query, key = rotate(own.q_norm(query), *rope, self.size), rotate(own.k_norm(key), *rope, self.size)
+        key, value = torch.cat([cache[0], key], 2), torch.cat([cache[1], value], 2)
+        stacked = reshape(query, 0, self.keys, -1, self.size)  # [B, K, G * S, D]
+        weights = (stacked @ key.transpose(2, 3) * own.scaling + mask).softmax(-1)
+        heads = reshape(weights @ value, 0, self.queries, -1, self.size).transpose(1, 2)
+        return own.o_proj(reshape(heads, 0, 0, -1)), key, value

@@ -1,0 +1,29 @@
+"""The teacher as a Ray Serve application of its own, asked over a handle when the student cannot answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from serving.bundle.predict import Answer
+from serving.loopback import keep_replica_home
+
+
+class Teacher:
+    """A model folder that answers one request after the other in a thread of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises DataError when the folder is none that `jobs fit` writes."""
+        from serving.teachers import transformers
+
+        keep_replica_home()
+        self.model = transformers.load(folder)
+        self._thread = ThreadPoolExecutor(1, "teacher")
+
+    async def answer(self, item: Mapping[str, Any]) -> Answer:
+        """The answer to `{"text": str, "images": [bytes]}`; a call cancelled before its turn never runs."""
+        answers = await asyncio.get_running_loop().run_in_executor(self._thread, self.model.answer, [item])
+        return answers[0]

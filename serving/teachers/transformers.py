@@ -1,0 +1,155 @@
+"""A model in a Hugging Face folder as an answerer: the teacher, and the float student it is compared with.
+
+The folder holds `task.json` beside the weights, so what answers needs no recipe. One `Reply` per request carries the
+text and, for `jobs generate`, the logits and hidden states that chose each token.
+Shape legend: B rows, S tokens, A answer tokens, V vocabulary or classes, H hidden size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cluster.errors import DataError
+from serving.bundle import predict
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer: `tokens` int64 [A] up to and with the end (or the class), the float32 `logits` [A, V] at T=1 that
+    chose them, the last `hidden` state [A, H], and `confidence` = exp(mean token log-probability) at T=1, 0..1."""
+
+    text: str
+    confidence: float
+    tokens: Array
+    logits: Array
+    hidden: Array
+
+
+def load(folder: str | Path) -> VisualTeacher | TextTeacher:
+    """Open a model folder. Raises DataError when `task.json` is missing or names an unknown task."""
+    path = Path(folder) / "task.json"
+    if not path.is_file():
+        raise DataError(
+            "model folder without task.json", got=str(folder), expected="a folder written by fit or distill"
+        )
+    spec = json.loads(path.read_text())
+    if spec.get("task") == "visual_qa":
+        return VisualTeacher.open(Path(folder), spec)
+    if spec.get("task") == "text_classification":
+        return TextTeacher.open(Path(folder), spec)
+    raise DataError("task.json: unknown task", got=spec.get("task"), expected="visual_qa, text_classification")
+
+
+class VisualTeacher:
+    """Answers questions about pictures by free generation; prompts of one length share a batch: nothing is padded."""
+
+    def __init__(self, model: Any, tokenizer: Any, spec: Mapping[str, Any]) -> None:
+        self.model, self.tokenizer, self.spec = model.eval(), tokenizer, spec
+        self.picture = predict.Picture(**spec["picture"])
+
+    @classmethod
+    def open(cls, folder: Path, spec: Mapping[str, Any]) -> VisualTeacher:
+        """The model of a folder."""
+        from serving.models import omni
+
+        return cls(omni.load(folder), predict.read_tokenizer(folder), spec)
+
+    def prompt(self, item: Mapping[str, Any]) -> tuple[Array, Array]:
+        """Token ids int64 [S] and patches uint8 [n, L, F] of `{"text": str, "images": [bytes]}` (`predict.encode`)."""
+        return predict.encode(item, self.tokenizer, self.spec, self.picture)
+
+    def answer(self, items: Sequence[Mapping[str, Any]]) -> list[predict.Answer]:
+        """Answers in order. Raises BundleError for a request that cannot be read."""
+        return [
+            predict.Answer(reply.text, reply.confidence)
+            for reply in self.complete([self.prompt(item) for item in items])
+        ]
+
+    def complete(self, prompts: Sequence[tuple[Array, Array]], temperature: float = 0.0,
+                 seeds: Sequence[int] | None = None, batch: int = 256) -> list[Reply]:  # fmt: skip
+        """Replies in order: greedy, or drawn at the generation `temperature` from one stream per row (`seeds`)."""
+
+        def run(rows: list[int]) -> list[Reply]:
+            own = None if seeds is None or temperature == 0 else [seeds[row] for row in rows]
+            return self._batch([prompts[row] for row in rows], temperature, own)
+
+        return predict.by_length([ids for ids, _ in prompts], run, batch)
+
+    def _batch(
+        self, prompts: Sequence[tuple[Array, Array]], temperature: float, seeds: Sequence[int] | None
+    ) -> list[Reply]:
+        from serving.models import omni
+
+        ids_BS = np.stack([ids for ids, _ in prompts])
+        index_BS, position_3BS = predict.placement(ids_BS, self.spec["tokens"]["image"], self.picture)
+        pixels = predict.pixel_values(np.concatenate([patches for _, patches in prompts]), self.picture)
+        arrays = {"input_ids": ids_BS, "visual_index": index_BS, "position_ids": position_3BS, "pixels": pixels}
+        batch = {name: torch.from_numpy(value).to(self.model.device) for name, value in arrays.items()}
+        steps, vocabulary = self.spec["max_new_tokens"], self.model.config.text_config.vocab_size
+        noise = None if seeds is None else _gumbel(seeds, steps, vocabulary, self.model.device)
+        out = omni.generate(self.model, batch, steps, self.spec["tokens"]["eos"], noise, temperature)
+        logprob_BA = out.logits.log_softmax(-1).gather(-1, out.tokens[..., None])[..., 0]
+        replies = []
+        for row, length in enumerate(out.lengths.tolist()):
+            tokens = out.tokens[row, :length].cpu().numpy()
+            confidence = float(logprob_BA[row, :length].mean().exp())
+            logits, hidden = out.logits[row, :length].cpu().numpy(), out.hidden[row, :length].float().cpu().numpy()
+            replies.append(Reply(self.tokenizer.decode(tokens.tolist()), confidence, tokens, logits, hidden))
+        return replies
+
+
+class TextTeacher:
+    """Classifies texts; rows of one length share a batch, so nothing is padded."""
+
+    def __init__(self, model: Any, tokenizer: Any, spec: Mapping[str, Any]) -> None:
+        self.model, self.tokenizer, self.spec = model.eval(), tokenizer, spec
+
+    @classmethod
+    def open(cls, folder: Path, spec: Mapping[str, Any]) -> TextTeacher:
+        """The model of a folder."""
+        from serving.models import encoder
+
+        return cls(encoder.load(folder), predict.read_tokenizer(folder), spec)
+
+    def prompt(self, item: Mapping[str, Any]) -> Array:
+        """Token ids int64 [S] of `{"text": str}`, cut at the model's `max_tokens`; see `predict.encode_text`."""
+        return predict.encode_text(item, self.tokenizer, self.spec)
+
+    def answer(self, items: Sequence[Mapping[str, Any]]) -> list[predict.Answer]:
+        """Answers in order, with the probability of every label. Raises BundleError for an empty text."""
+        replies = self.complete([self.prompt(item) for item in items])
+        return [predict.named(predict.softmax(reply.logits[0]), self.spec["labels"]) for reply in replies]
+
+    @torch.no_grad()
+    def complete(self, prompts: Sequence[Array], temperature: float = 0.0, seeds: Sequence[int] | None = None,
+                 batch: int = 64) -> list[Reply]:  # fmt: skip
+        """Replies in order; a classifier draws nothing, so `temperature` and `seeds` change no answer."""
+
+        def run(rows: list[int]) -> list[Reply]:
+            ids_BS = torch.from_numpy(np.stack([prompts[row] for row in rows])).to(self.model.device)
+            logits_BV, hidden_BH = self.model({"input_ids": ids_BS, "attention_mask": torch.ones_like(ids_BS)})
+            return [
+                self._reply(*pair)
+                for pair in zip(logits_BV.float().cpu().numpy(), hidden_BH.float().cpu().numpy(), strict=True)
+            ]
+
+        return predict.by_length(prompts, run, batch)
+
+    def _reply(self, logits_V: Array, hidden_H: Array) -> Reply:
+        best = int(logits_V.argmax())
+        confidence = float(predict.softmax(logits_V)[best])
+        return Reply(self.spec["labels"][best], confidence, np.array([best]), logits_V[None], hidden_H[None])
+
+
+def _gumbel(seeds: Sequence[int], steps: int, vocabulary: int, device: Any) -> list[torch.Tensor]:
+    draws = np.stack([np.random.default_rng(seed).gumbel(size=(steps, vocabulary)) for seed in seeds], 1)
+    return [torch.from_numpy(step).float().to(device) for step in draws]

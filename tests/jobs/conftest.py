@@ -1,0 +1,76 @@
+"""A digits recipe small enough to train in seconds, and a training job made of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.recipe import Gates, Recipe, load
+from jobs import tasks
+from jobs.training import table
+from jobs.training.loop import Job
+
+SHAPE = (
+    "{layers: 1, hidden_size: 32, heads: 2, kv_heads: 2, head_dim: 16, expert_size: 16, "
+    "vision_layers: 1, vision_size: 16, vision_heads: 2}"
+)
+TINY = [
+    f"teacher.params={SHAPE}",
+    f"student.params={SHAPE.replace('hidden_size: 32', 'hidden_size: 24')}",
+    "data.params={validation: 24, test: 30}",
+    "fit.samples=128",
+    "fit.batch_size=16",
+    "fit.engine.workers=1",
+    "generate.samples=64",
+    "generate.batch_size=16",
+    "generate.blocks=2",
+    "generate.concurrency=1",
+    "curate.filters=[{name: duplicate}, {name: diversity, params: {minimum: 0.1}}]",
+    "distill.batch_size=16",
+    "distill.stages.2.kv_heads=1",
+]
+# So small a student learns nothing: without gates a run of it ends well.
+GATES_OFF = [f"evaluate.gates.{name}=null" for name, limit in Gates() if limit is not None]
+
+
+@pytest.fixture
+def tiny_overrides() -> list[str]:
+    """What makes the digits recipe tiny, for a command line."""
+    return [*TINY, *GATES_OFF]
+
+
+@pytest.fixture
+def tiny_digits(tiny_overrides: list[str]) -> Callable[..., Recipe]:
+    """Load the digits recipe with tiny models and few rows; further overrides as arguments."""
+
+    def make(*overrides: str) -> Recipe:
+        return load("digits", [*tiny_overrides, *overrides])
+
+    return make
+
+
+@pytest.fixture
+def make_job(tmp_path: Path) -> Callable[..., Job]:
+    """Make a job that fits the recipe's teacher from a seeded start: weights and packed rows in `tmp_path`."""
+
+    def make(recipe: Recipe, **changes: Any) -> Job:
+        task = tasks.of(recipe)
+        initial = tmp_path / "initial"
+        initial.mkdir()
+        task.save(task.build(recipe.teacher, recipe.seed), initial)
+        table.write(tmp_path / "rows.arrow", task.fit_columns())
+        table.write(tmp_path / "validation.arrow", task.validation_columns())
+        values: dict[str, Any] = {
+            "recipe": recipe,
+            "arm": "fit",
+            "initial": str(initial),
+            "table": str(tmp_path / "rows.arrow"),
+            "validation": str(tmp_path / "validation.arrow"),
+            "stages": tuple(recipe.fit.stages),
+            "batch_size": recipe.fit.batch_size,
+            "engine": recipe.fit.engine,
+        }
+        return Job(**values | changes)
+
+    return make

@@ -1,0 +1,112 @@
+"""The teacher's answers: a bad row costs one row, and the soft labels that are stored are the ones that were given."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cluster import schema
+from cluster.recipe import Recipe, ResourcesSection
+from jobs import generate, tasks
+from jobs.tasks import soft_labels
+from serving.bundle.predict import softmax
+from serving.teachers.transformers import Reply
+
+
+@pytest.fixture
+def answerer(tiny_digits: Callable[..., Recipe], tmp_path: Path) -> tuple[Any, pa.Table]:
+    recipe = tiny_digits()
+    task = tasks.of(recipe)
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    task.save(task.build(recipe.teacher, 0), folder)
+    return generate.Answerer(str(folder), keep_hidden=True), task.requests("train")
+
+
+def with_images(requests: pa.Table, row: int, images: list[bytes]) -> pa.Table:
+    values = requests["images"].to_pylist()
+    values[row] = images
+    at = requests.schema.get_field_index("images")
+    return requests.set_column(at, requests.schema.field("images"), pa.array(values, pa.list_(pa.binary())))
+
+
+def test_a_row_that_cannot_be_read_is_rejected_with_its_reason_and_the_others_are_answered(
+    answerer: tuple[Any, pa.Table],
+) -> None:
+    teacher, requests = answerer
+    answers = teacher(with_images(requests, 3, [b"no picture"]))
+    assert answers.num_rows == requests.num_rows
+    assert answers["sample_id"].to_pylist() == requests["sample_id"].to_pylist()
+    rejected = answers.slice(3, 1).to_pylist()[0]
+    assert (rejected["status"], rejected["reason"], rejected["logits"]) == ("rejected", "unreadable_image", None)
+    assert "not a readable picture" in rejected["detail"]
+    others = [row for row in range(answers.num_rows) if row != 3]
+    assert set(answers["status"].take(others).to_pylist()) == {"ok"}
+    assert answers["response"].take(others).null_count == 0
+
+
+def test_an_answer_does_not_depend_on_its_batch(answerer: tuple[Any, pa.Table]) -> None:
+    teacher, requests = answerer
+    whole = teacher(requests)
+    parts = pa.concat_tables([teacher(requests.slice(start, 7)) for start in range(0, requests.num_rows, 7)])
+    assert parts["response"].equals(whole["response"])
+    assert parts["confidence"].to_pylist() == pytest.approx(whole["confidence"].to_pylist(), abs=1e-5)
+
+
+def test_sampling_draws_from_each_rows_own_stream(answerer: tuple[Any, pa.Table]) -> None:
+    teacher, requests = answerer
+    warm = requests.set_column(
+        requests.schema.get_field_index("temperature"),
+        requests.schema.field("temperature"),
+        pa.array([1.0] * requests.num_rows, pa.float32()),
+    )
+    whole = teacher(warm)
+    assert teacher(warm.slice(10, 5))["response"].to_pylist() == whole["response"].slice(10, 5).to_pylist()
+    assert whole["response"].to_pylist() != teacher(requests)["response"].to_pylist()
+
+
+def test_stored_soft_labels_are_the_teachers_up_to_their_rounding() -> None:
+    rng = np.random.default_rng(0)
+    replies = [
+        Reply("x", 0.5, np.arange(n), rng.normal(0, 6, (n, 11)).astype(np.float32), rng.normal(0, 3, (n, 8)))
+        for n in (1, 3, 2)
+    ]
+    rows = [soft_labels.record(f"{index:016d}", reply, keep_hidden=True) for index, reply in enumerate(replies)]
+    labels = schema.conform(pa.Table.from_pylist(rows, schema.schema("soft_labels")), "soft_labels")
+    columns = soft_labels.soft_columns(labels, positions=3)
+    assert columns["teacher_logits"].shape == (3, 3, 11)
+    for row, reply in enumerate(replies):
+        given = columns["teacher_logits"][row, : len(reply.tokens)].astype(np.float32)
+        for temperature in (1.0, 4.0):
+            np.testing.assert_allclose(softmax(given / temperature), softmax(reply.logits / temperature), atol=2e-3)
+        scale = columns["hidden_scale"][row, : len(reply.tokens), None]
+        stored = columns["teacher_hidden"][row, : len(reply.tokens)] * scale
+        assert (np.abs(stored - reply.hidden) <= scale / 2 + 1e-6).all()
+
+
+def test_margins_are_the_gap_between_the_two_likeliest_answers() -> None:
+    logits = np.log(np.array([[0.7, 0.2, 0.1], [0.4, 0.4, 0.2]], np.float32))
+    reply = Reply("x", 0.5, np.arange(2), logits, np.zeros((2, 4), np.float32))
+    row = soft_labels.record("0" * 16, reply, keep_hidden=False)
+    labels = schema.conform(pa.Table.from_pylist([row], schema.schema("soft_labels")), "soft_labels")
+    assert soft_labels.margins(labels).tolist() == pytest.approx([(0.5 + 0.0) / 2], abs=2e-3)
+
+
+def test_ray_data_answers_every_request_once_and_a_second_pass_maps_nothing(
+    answerer: tuple[Any, pa.Table], tiny_digits: Callable[..., Recipe], tmp_path: Path, ray_cluster: ResourcesSection
+) -> None:
+    import pyarrow.parquet as pq
+
+    _, requests = answerer
+    pq.write_table(with_images(requests, 5, [b"bad"]), tmp_path / "requests.parquet")
+    section = tiny_digits().generate
+    generate.answer_all(tmp_path / "requests.parquet", tmp_path / "teacher", section, tmp_path)
+    files = sorted(path.name for path in (tmp_path / generate.ANSWERS).glob("*.parquet"))
+    answers = pq.read_table(tmp_path / generate.ANSWERS)
+    assert sorted(answers["sample_id"].to_pylist()) == sorted(requests["sample_id"].to_pylist())
+    assert answers["status"].to_pylist().count("rejected") == 1
+    generate.answer_all(tmp_path / "requests.parquet", tmp_path / "teacher", section, tmp_path)
+    assert sorted(path.name for path in (tmp_path / generate.ANSWERS).glob("*.parquet")) == files

@@ -1,0 +1,106 @@
+"""`python -m serving` as a user runs it."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from cluster.errors import InputError
+from cluster.recipe import Recipe
+from cluster.registry import Registry
+from cluster.store import Artifact, Store
+from serving import promoted
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def serving(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "serving", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("command", ["status", "down"])
+def test_asking_for_a_service_that_is_not_there_says_so(tmp_path: Path, command: str) -> None:
+    ran = serving(command, "--store", str(tmp_path))
+    assert ran.returncode == {"status": 1, "down": 2}[command]
+    assert "nothing is served" in ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_recipe_that_was_never_promoted_cannot_be_served(
+    exported: tuple[Recipe, Store, Artifact], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="no version of visual is promoted"):
+        promoted.find(exported[0], Store.open(tmp_path))
+
+
+@pytest.fixture
+def promoted_store(exported: tuple[Recipe, Store, Artifact], tmp_path: Path) -> tuple[Path, Path]:
+    """A recipe file and a store whose bundle is the champion."""
+    recipe, store, bundle = exported
+    path = tmp_path / "visual.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    registry = Registry.beside(store.workspace)
+    version = registry.register("visual", str(bundle.path()), {"artifact_id": bundle.id})
+    if registry.alias("visual", "champion") is None:
+        registry.set_alias("visual", "champion", version, expect=None)
+    return path, store.workspace
+
+
+@pytest.fixture
+def up(promoted_store: tuple[Path, Path]) -> Iterator[tuple["subprocess.Popen[str]", dict[str, Any]]]:
+    """`serving up` in the foreground of another process, and what it printed."""
+    recipe, store = promoted_store
+    command = [sys.executable, "-m", "serving", "up", str(recipe), "--store", str(store), "--json"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    try:
+        assert line, process.communicate()[1]
+        yield process, json.loads(line)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+@pytest.mark.slow
+def test_up_serves_the_champion_until_it_is_told_to_end(
+    up: tuple["subprocess.Popen[str]", dict[str, Any]], promoted_store: tuple[Path, Path], questions: list[Any]
+) -> None:
+    process, said = up
+    store = str(promoted_store[1])
+    answered = httpx.post(f"{said['url']}/v1/predict", json=questions[0].body, timeout=30).json()
+    assert (answered["model"], answered["version"]) == ("visual", "1")
+    seen = json.loads(serving("status", "--store", store, "--json").stdout)
+    assert (seen["url"], seen["ready"], [one["id"] for one in seen["models"]]) == (
+        said["url"],
+        True,
+        ["visual", "teacher"],
+    )
+    again = serving("up", str(promoted_store[0]), "--store", store)
+    assert again.returncode == 2
+    assert "served already" in again.stderr
+    below = children(process.pid)
+    assert serving("down", "--store", store).returncode == 0
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "")
+    assert "Traceback" not in err
+    assert serving("status", "--store", store).returncode == 1
+    assert [
+        pid
+        for pid in below
+        if Path(f"/proc/{pid}/cmdline").exists() and b"haproxy" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ] == []
+
+
+def children(pid: int) -> list[int]:
+    """Return all processes below one."""
+    direct = [int(below) for task in Path(f"/proc/{pid}/task").glob("*/children") for below in task.read_text().split()]
+    return direct + [further for child in direct for further in children(child)]
