@@ -75,7 +75,7 @@ def answer_all(requests: Path, model: Path, section: GenerateSection, scratch: P
                 batch_size=section.batch_size,
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(size=section.concurrency),
-                num_cpus=section.cpus,  # whole CPUs for the actors would leave none to read and write: a standstill
+                num_cpus=section.cpus,  # of two CPUs Ray's checkpoint filter takes one and reading one
             )
         )
         answers.write_parquet(str(scratch / ANSWERS), mode=ray.data.SaveMode.APPEND)

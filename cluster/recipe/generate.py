@@ -25,8 +25,8 @@ class GenerateSection(Section):
     blocks: int = Field(4, ge=1, description="Ray Data blocks, the unit that a resume skips (count).")
     concurrency: int = Field(1, ge=1, description="Teacher actors at once (count).", json_schema_extra=NOT_IDENTITY)
     cpus: float = Field(
-        0.4,
-        gt=0.0,
-        description="Logical CPUs of one teacher actor (Ray's count); what is left reads and writes.",
+        0.0,
+        ge=0.0,
+        description="Logical CPUs of one teacher actor (Ray's count); a resume needs two beside them.",
         json_schema_extra=NOT_IDENTITY,
     )

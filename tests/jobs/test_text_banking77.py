@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.store import Store
 from serving.bundle import predict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,8 +37,8 @@ def test_ten_classes_of_banking77_go_from_files_to_a_student_that_answers(tmp_pa
     command += [word for name, value in sets.items() for word in ("--set", f"{name}={value}")]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=880, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    (path,) = store.rglob("report.json")
-    report = json.loads(path.read_text())
+    kept, artifacts = Store.open(store), json.loads(done.stdout)["artifacts"]
+    report = json.loads((kept.get("report", artifacts["report"]).path() / "report.json").read_text())
     accuracy = {name: model["metrics"]["accuracy"] for name, model in report["models"].items()}
     assert report["primary_metric"] == "accuracy"
     assert accuracy["teacher"] > 0.9
@@ -45,6 +46,6 @@ def test_ten_classes_of_banking77_go_from_files_to_a_student_that_answers(tmp_pa
     assert report["kv_share"] is None
     assert report["models"]["student_int8"]["bytes"] < 6_000_000
     assert [stage["name"] for stage in report["stages"]] == ["soft_labels", "hidden_states"]
-    (bundle,) = (folder.parent for folder in store.rglob("bundle.json") if folder.parent.parent.name == "bundle")
-    (answer,) = predict.load(bundle).predict([{"text": "My card has not arrived yet, where is it?"}])
+    bundle = predict.load(kept.get("bundle", artifacts["bundle"]).path())
+    (answer,) = bundle.predict([{"text": "My card has not arrived yet, where is it?"}])
     assert answer.text == "card_arrival"
