@@ -28,7 +28,7 @@ FEWER = {
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(not SHARED.is_dir(), reason="banking77 lies in ../shared of the workplace")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs banking77 in ../shared/data/text")
 def test_ten_classes_of_banking77_go_from_files_to_a_student_that_answers(tmp_path: Path) -> None:
     store = tmp_path / "store"
     own = {split: SHARED / f"banking77_{split}.parquet" for split in ("train", "test")}
