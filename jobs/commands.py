@@ -78,12 +78,12 @@ def verb(terminal: Terminal, asked: Asked, name: str, force: bool = False) -> No
 def plan(terminal: Terminal, asked: Asked) -> None:
     """What would run and what is done; changes nothing."""
     recipe, store = _opened(asked)
-    from jobs import pipeline
+    from jobs import pipeline, step
 
     steps = pipeline.plan(recipe, store)
     gates = {name: limit for name, limit in recipe.evaluate.gates.model_dump().items() if limit is not None}
     document = {
-        "run": pipeline.run_name(recipe), "recipe": recipe.model_dump(mode="json"), "steps": steps, "gates": gates,
+        "run": step.run_name(recipe), "recipe": recipe.model_dump(mode="json"), "steps": steps, "gates": gates,
         "disk_bytes": pipeline.DISK_BYTES,
     }  # fmt: skip
     terminal.answer(document, lambda console: _planned(console, document))
@@ -127,12 +127,12 @@ def _run(terminal: Terminal, recipe: Recipe, store: Store, verbs: list[str]) -> 
 
 def _forced(recipe: Recipe, store: Store) -> dict[str, Any]:
     """Promote although gates failed, noted in the artifact as such."""
-    from jobs import pipeline, promote
+    from jobs import promote, step
 
     promotion = promote.FORCED.run(recipe, store)
     promote.confirm(recipe, store, promotion)
     return {
-        "run": pipeline.run_name(recipe),
+        "run": step.run_name(recipe),
         "artifacts": {promotion.kind: promotion.id},
         "facts": promotion.manifest.facts,
     }
@@ -152,10 +152,10 @@ def _demo(terminal: Terminal, recipe: Recipe, store: Store) -> dict[str, Any] | 
 
 def _closing(console: Console, recipe: Recipe, store: Store) -> None:
     """The table that a run ends with. Raises ArtifactMissing when the run wrote no report."""
-    from jobs import pipeline
+    from jobs import step
     from jobs.after import report as reports
 
-    console.print(reports.show(reports.read_report(store, pipeline.run_name(recipe))))
+    console.print(reports.show(reports.read_report(store, step.run_name(recipe))))
 
 
 def _artifacts(console: Console, artifacts: Mapping[str, str]) -> None:

@@ -25,7 +25,7 @@ from jobs.after import page
 from jobs.measure import bootstrap, exam, gates, latency, metrics
 from jobs.measure.contenders import Contender, ask_all
 from jobs.measure.exam import Exam
-from jobs.step import Step, Work
+from jobs.step import Step, Work, run_name
 from serving.bundle import predict
 
 LOGIT_ROWS = 256  # rows whose INT8 and float32 logits are compared
@@ -44,7 +44,7 @@ def body(work: Work) -> None:
     }
     asked = ask_all(rows, models, folders["bundle"], samples, recipe.task)
     report = {
-        "run": _run_name(recipe),
+        "run": run_name(recipe),
         "recipe": {
             "name": recipe.name,
             "fingerprint": recipe.fingerprint(),
@@ -79,12 +79,6 @@ def _control(work: Work) -> dict[str, Artifact]:
     if not work.recipe.distill.control:
         return {}
     return {distill.CONTROL.kind: work.store.get(distill.CONTROL.kind, distill.CONTROL.id(work.recipe))}
-
-
-def _run_name(recipe: Recipe) -> str:
-    from jobs.pipeline import run_name  # the pipeline imports every step, this one too
-
-    return run_name(recipe)
 
 
 def _measured(

@@ -14,7 +14,7 @@ from cluster.recipe import Recipe
 from cluster.store import Artifact, Store
 from jobs import curate, distill, evaluate, export, fit, generate, promote, tasks
 from jobs.data import filters
-from jobs.step import Step
+from jobs.step import Step, run_name
 from jobs.training import losses
 
 # One verb, one file, one command; the steps of a verb do not read each other and run at the same time.
@@ -98,11 +98,6 @@ def run(recipe: Recipe, store: Store, watcher: Watcher, verbs: list[str]) -> dic
         store.write_record(f"runs/{record['run']}", record)
         watcher.finished(verb, artifacts, time.perf_counter() - started, reused)
     return record
-
-
-def run_name(recipe: Recipe) -> str:
-    """A run is named by its recipe and what is in it: the same recipe is the same run."""
-    return f"{recipe.name}-{recipe.fingerprint()[:8]}"
 
 
 def _together(steps: list[Step], recipe: Recipe, store: Store) -> list[Artifact]:

@@ -61,3 +61,8 @@ class Step:
             if not draft.done:
                 self.body(Work(recipe, store, parents, draft))
         return draft.artifact
+
+
+def run_name(recipe: Recipe) -> str:
+    """A run is named by its recipe and what is in it: the same recipe is the same run."""
+    return f"{recipe.name}-{recipe.fingerprint()[:8]}"

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -24,27 +23,14 @@ from cluster.errors import RecipeError
 from cluster.recipe import ModelSection, Recipe
 from cluster.recipe.base import Section
 from jobs.data import digits
-from jobs.tasks.soft_labels import soft_columns, teacher_signals
+from jobs.tasks import visual_rows
+from jobs.tasks.soft_labels import soft_columns
+from jobs.tasks.visual_rows import ANSWER_TOKENS, MAX_IMAGES, TOKENS
 from jobs.training.table import Columns
 from serving.bundle import predict
 from serving.models import omni
 from serving.teachers.transformers import VisualTeacher
 
-SPECIAL = (
-    "<pad>",
-    "<eos>",
-    "<unk>",
-    "<vision_start>",
-    "<vision_end>",
-    "<image>",
-    "<audio_start>",
-    "<audio>",
-    "<video>",
-    "<answer>",
-)
-TOKENS = {name.strip("<>"): index for index, name in enumerate(SPECIAL)}
-ANSWER_TOKENS = 3  # two digits and the end
-MAX_IMAGES = 2
 SEEDS = {"fit": 11, "train": 13, "validation": 17, "test": 19}  # one stream of questions each
 
 
@@ -74,21 +60,9 @@ class VisualQA:
         self.recipe = recipe
         self.hidden_layer = recipe.generate.hidden_layer
         # One token per picture. With four, 1,000 steps of the teacher gave .69 on two pictures of validation; so, .96.
+        self.tokenizer = visual_rows.tokenizer()
         self.picture = predict.Picture(size=digits.PIXELS, patch=4, merge=2)
         self.questions = Questions.parse(recipe.data.params, at="data.params")
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        """Word-level tokenizer over the words of the question bank, numbers and specials."""
-        from tokenizers import Tokenizer, models, pre_tokenizers
-
-        asked = {word for q in digits.QUESTIONS for text in q.wordings for word in text.replace("{n}", "").split()}
-        words = [*SPECIAL, *sorted(asked | set(digits.WORDS) | {"yes", "no", "equal"})]
-        model = models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>")
-        tokenizer = Tokenizer(model)
-        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        tokenizer.add_special_tokens(list(SPECIAL))
-        return tokenizer
 
     @cached_property
     def spec(self) -> dict[str, Any]:
@@ -187,7 +161,7 @@ class VisualQA:
             predict.prompt_ids(text, int(count), self.tokenizer, TOKENS, self.picture)
             for text, count in zip(drawn.prompt, counts, strict=True)
         ]
-        return self._columns(
+        return self._packed(
             prompts,
             self._answers(drawn.answer),
             flat.reshape(len(rgb), MAX_IMAGES, *flat.shape[1:]),
@@ -209,9 +183,9 @@ class VisualQA:
         counts = np.array([len(own) for _, own in encoded])
         prompts, slices = [ids.tolist() for ids, _ in encoded], [row["slice"] for row in rows]
         if true_labels or labels is None:
-            return self._columns(prompts, self._answers([row["label_name"] for row in rows]), patches, counts, slices)
+            return self._packed(prompts, self._answers([row["label_name"] for row in rows]), patches, counts, slices)
         answers = labels["tokens"].to_pylist()
-        return self._columns(prompts, answers, patches, counts, slices) | soft_columns(labels, ANSWER_TOKENS)
+        return self._packed(prompts, answers, patches, counts, slices) | soft_columns(labels, ANSWER_TOKENS)
 
     def embeddings(self, samples: pa.Table) -> np.ndarray:
         """See `Task.embeddings`: the pictures, centred on the training pictures' mean, beside the question's words.
@@ -236,19 +210,10 @@ class VisualQA:
         known = {text: [*self.tokenizer.encode(text).ids, TOKENS["eos"]] for text in set(texts)}
         return [known[text] for text in texts]
 
-    def _columns(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], patches: np.ndarray,
-                 counts: np.ndarray, slices: Sequence[str]) -> dict[str, np.ndarray]:  # fmt: skip
-        width = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
-        ids = np.full((len(prompts), width), TOKENS["pad"], np.int16)
-        for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-            ids[row, : len(prompt) + len(answer)] = [*prompt, *answer]
+    def _packed(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], patches: np.ndarray,
+                counts: np.ndarray, slices: Sequence[str]) -> dict[str, np.ndarray]:  # fmt: skip
         index = {name: number for number, name in enumerate(self.slices)}
-        return {
-            "ids": ids, "patches": patches, "images": counts.astype(np.int16),
-            "prompt": np.array([len(prompt) for prompt in prompts], np.int16),
-            "answer": np.array([len(answer) for answer in answers], np.int16),
-            "slice": np.array([index[name] for name in slices], np.int16),
-        }  # fmt: skip
+        return visual_rows.columns(prompts, answers, patches, counts, np.array([index[name] for name in slices]))
 
     def build(self, section: ModelSection, seed: int, teacher: Path | None = None) -> nn.Module:
         """See `Task.build`."""
@@ -278,20 +243,8 @@ class VisualQA:
         return omni.merge_kv_heads(network, heads)
 
     def batch(self, columns: Columns, rows: np.ndarray) -> dict[str, Tensor]:
-        """See `Task.batch`; rows are padded on the right to the longest of them."""
-        prompt_R, answer_R = columns["prompt"][rows].astype(int), columns["answer"][rows].astype(int)
-        ids_RS = columns["ids"][rows, : (prompt_R + answer_R).max()].astype(np.int64)
-        index_RS, position_3RS = predict.placement(ids_RS, TOKENS["image"], self.picture)
-        present = np.arange(MAX_IMAGES) < columns["images"][rows][:, None]
-        answer_RA = np.arange(ANSWER_TOKENS) < answer_R[:, None]
-        at_RA = np.arange(len(rows))[:, None] * ids_RS.shape[1] + prompt_R[:, None] - 1 + np.arange(ANSWER_TOKENS)
-        scored_Q = at_RA[answer_RA]
-        arrays = {
-            "input_ids": ids_RS, "visual_index": index_RS, "position_ids": position_3RS, "scored": scored_Q,
-            "pixels": predict.pixel_values(columns["patches"][rows][present], self.picture),
-            "targets": ids_RS.reshape(-1)[scored_Q + 1],
-        } | teacher_signals(columns, rows, answer_RA)  # fmt: skip
-        return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
+        """See `Task.batch`."""
+        return visual_rows.batch(columns, rows, self.picture)
 
     def positions(self, columns: Columns, rows: np.ndarray) -> int:
         """See `Task.positions`."""

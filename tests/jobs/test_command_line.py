@@ -14,7 +14,7 @@ import pytest
 from cluster import session
 from cluster.recipe import Recipe
 from cluster.store import Store
-from jobs import fit, pipeline
+from jobs import fit, step
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_TIMEOUT_S = 600
@@ -50,7 +50,7 @@ def running(process: "subprocess.Popen[str]", step: str) -> None:
 def test_a_run_answers_over_http_and_is_reused_whole(
     tmp_path: Path, tiny_overrides: list[str], tiny_digits: Callable[..., Recipe]
 ) -> None:
-    store, name = tmp_path / "store", pipeline.run_name(tiny_digits())
+    store, name = tmp_path / "store", step.run_name(tiny_digits())
     first = answered(store, tiny_overrides, "run", "digits")
     assert first["run"] == name
     assert set(first["artifacts"]) >= {"teacher", "student", "control", "bundle", "report", "promotion"}
