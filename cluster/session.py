@@ -12,7 +12,7 @@ from cluster.environment import Role, prepare_environment, ray_folder
 from cluster.errors import InputError
 from cluster.recipe import ResourcesSection
 
-__all__ = ["commit", "connect", "disconnect", "prepare_environment", "reap"]
+__all__ = ["commit", "connect", "disconnect", "left_behind", "prepare_environment", "reap"]
 
 log = logging.getLogger(__name__)
 
@@ -83,18 +83,9 @@ def commit() -> str:
 
 
 def reap() -> int:
-    """Kill what drivers that were killed left behind in this user's Ray folder; return how many processes that were.
-
-    After SIGKILL of a driver Ray's raylet ends by itself; RuntimeEnvAgent, DashboardAgent and HAProxy stay (seen). A
-    process counts when it holds a file of a session open for writing whose driver, named in the folder, is gone; those
-    of other containers never do, for there pids mean something else. Linux only; elsewhere returns 0.
-    """
+    """Kill what drivers that were killed left behind in this user's Ray folder; return how many processes that were."""
     dead = 0
-    for process in Path("/proc").glob("[0-9]*"):
-        pid = int(process.name)
-        driver = _driver(process)
-        if driver is None or driver == pid or _runs_since_before(driver, pid):
-            continue
+    for pid in left_behind():
         try:
             os.kill(pid, signal.SIGKILL)
             dead += 1
@@ -103,6 +94,20 @@ def reap() -> int:
     if dead:
         log.info("ended %d processes that a killed driver had left behind", dead)
     return dead
+
+
+def left_behind() -> list[int]:
+    """Return the processes that ended drivers left in this user's Ray folder.
+
+    After SIGKILL of a driver Ray's raylet ends by itself; RuntimeEnvAgent, DashboardAgent and HAProxy stay (seen). A
+    process counts when it holds a file of a session open for writing whose driver, named in the folder, is gone; those
+    of other containers never do, for there pids mean something else. Linux only; elsewhere there are none.
+    """
+    drivers = {int(process.name): _driver(process) for process in Path("/proc").glob("[0-9]*")}
+    return [
+        pid for pid, driver in drivers.items()
+        if driver is not None and driver != pid and not _runs_since_before(driver, pid)
+    ]  # fmt: skip
 
 
 def _shipped() -> dict[str, object] | None:

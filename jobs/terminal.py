@@ -29,12 +29,12 @@ ROOT = Path(__file__).resolve().parents[1]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SIGNAL_CODE = 128  # the shell's: 130 for Ctrl-C, 143 for SIGTERM
 POLL_S = 0.1
-GRACE_S = 2.0  # for what is running to notice that Ray is gone; it may as well hang, the store takes that like a kill
 FILE_WIDTH = 140  # columns
 QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # one bar for every model that is loaded or written
     "RAY_DATA_LOG_LEVEL": "ERROR",  # else it prints its plan, and a warning that its progress bars are off
 }
+REAPER = "import time; from cluster.session import reap\nwhile reap(): time.sleep(0.5)"
 OURS = ("cluster", "jobs", "serving", "tuning")
 
 
@@ -140,6 +140,7 @@ def _in_thread(work: Callable[[], None]) -> None:
             failure.append(error)
 
     def note(number: int, frame: FrameType | None) -> None:
+        signal.alarm(0)  # set by Ray's native handler, when it was the first to see the signal: it aborts 3 s later
         if received:
             os._exit(SIGNAL_CODE + number)  # asked twice: now
         received.append(number)
@@ -150,9 +151,9 @@ def _in_thread(work: Callable[[], None]) -> None:
     try:
         while thread.is_alive() and not received:
             thread.join(POLL_S)
+            for number in SIGNALS:
+                signal.signal(number, note)  # Ray's native code takes SIGTERM over whenever it connects
         if received:
-            _stop_ray()
-            thread.join(GRACE_S)
             raise Interrupted(received[0])
     finally:
         for number, handler in before.items():
@@ -161,22 +162,15 @@ def _in_thread(work: Callable[[], None]) -> None:
         raise failure[0]
 
 
-def _stop_ray() -> None:
-    if "ray" in sys.modules:
-        from cluster import session
-
-        session.disconnect()
-
-
 def _leave(out: TextIO, code: int) -> NoReturn:
-    """End now: the command's thread may hang in a library, and Ray's exit hooks would wait for it.
+    """End now, as kill -9 would: nothing is asked of Ray.
 
-    Where workers were busy, Ray kills its raylet after 10 s and the raylet's agents stay; they count as left behind
-    from the moment this process is gone, so another one ends them.
+    Its shutdown aborts natively under a thread that is still inside it, and its exit hooks wait for that thread. What
+    an embedded Ray leaves counts as left behind from the moment this process is gone, so another one ends it.
     """
     if "ray" in sys.modules:
-        reaper = [sys.executable, "-c", "from cluster.session import reap; reap()"]
-        subprocess.Popen(reaper, cwd=ROOT, start_new_session=True, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
+        subprocess.Popen([sys.executable, "-c", REAPER], cwd=ROOT, start_new_session=True, stdin=DEVNULL,
+                         stdout=DEVNULL, stderr=DEVNULL)  # fmt: skip
     sys.stderr.flush()
     out.flush()
     os._exit(code)

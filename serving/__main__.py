@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -125,8 +126,12 @@ class Start:
 
 
 def _on_signals(asked: threading.Event) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
+        signal.alarm(0)  # set by Ray's native handler, when it was the first to see the signal: it aborts 3 s later
+        asked.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: asked.set())
+        signal.signal(number, note)
 
 
 def _status(folder: Path, say: Say) -> None:
