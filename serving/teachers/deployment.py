@@ -8,19 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from serving import teachers
 from serving.bundle.predict import Answer
 from serving.loopback import keep_replica_home
 
 
 class Teacher:
-    """A model folder that answers one request after the other in a thread of its own."""
+    """A teacher's folder (a network, or which endpoint to ask) that answers one request after the other in a thread."""
 
     def __init__(self, folder: Path) -> None:
         """Raises DataError when the folder is none that `jobs fit` writes."""
-        from serving.teachers import transformers
-
         keep_replica_home()
-        self.model = transformers.load(folder)
+        self.model = teachers.open_folder(folder)
         self._thread = ThreadPoolExecutor(1, "teacher")
 
     async def answer(self, item: Mapping[str, Any]) -> Answer:

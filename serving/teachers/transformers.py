@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,12 @@ import torch
 
 from cluster.errors import DataError
 from serving.bundle import predict
+from serving.teachers.replies import DenseReply
 
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True)
-class Reply:
-    """One answer: `tokens` int64 [A] up to and with the end (or the class), the float32 `logits` [A, V] at T=1 that
-    chose them, the last `hidden` state [A, H], and `confidence` = exp(mean token log-probability) at T=1, 0..1."""
-
-    text: str
-    confidence: float
-    tokens: Array
-    logits: Array
-    hidden: Array
+Reply = DenseReply  # every reply of this module carries logits and hidden states
 
 
 def load(folder: str | Path) -> VisualTeacher | TextTeacher:
@@ -62,6 +53,11 @@ class VisualTeacher:
         from serving.models import omni
 
         return cls(omni.load(folder), predict.read_tokenizer(folder), spec)
+
+    @property
+    def vocabulary(self) -> Sequence[str]:
+        """Tokens by id; ids that the tokenizer does not use are empty."""
+        return tokens_by_id(self.tokenizer.get_vocab(), self.model.config.text_config.vocab_size)
 
     def prompt(self, item: Mapping[str, Any]) -> tuple[Array, Array]:
         """Token ids int64 [S] and patches uint8 [n, L, F] of `{"text": str, "images": [bytes]}` (`predict.encode`)."""
@@ -120,6 +116,11 @@ class TextTeacher:
 
         return cls(encoder.load(folder), predict.read_tokenizer(folder), spec)
 
+    @property
+    def vocabulary(self) -> Sequence[str]:
+        """The labels, in the order of the logits."""
+        return [str(label) for label in self.spec["labels"]]
+
     def prompt(self, item: Mapping[str, Any]) -> Array:
         """Token ids int64 [S] of `{"text": str}`, cut at the model's `max_tokens`; see `predict.encode_text`."""
         return predict.encode_text(item, self.tokenizer, self.spec)
@@ -148,6 +149,15 @@ class TextTeacher:
         best = int(logits_V.argmax())
         confidence = float(predict.softmax(logits_V)[best])
         return Reply(self.spec["labels"][best], confidence, np.array([best]), logits_V[None], hidden_H[None])
+
+
+def tokens_by_id(vocabulary: Mapping[str, int], size: int) -> list[str]:
+    """The texts of token ids 0..size-1; an id without a token (padded embedding rows) is the empty text."""
+    words = [""] * size
+    for word, index in vocabulary.items():
+        if index < size:
+            words[index] = word
+    return words
 
 
 def _gumbel(seeds: Sequence[int], steps: int, vocabulary: int, device: Any) -> list[torch.Tensor]:
