@@ -2,9 +2,68 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, JsonValue, model_validator
 
-from cluster.recipe.base import NOT_IDENTITY, Section, Term
+from cluster.recipe.base import NOT_IDENTITY, Section
+
+
+class Ramp(Section):
+    """A number that changes over a stage's steps, written where a plain number stands: {kind, from, to}."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    kind: Literal["constant", "linear", "exponential", "cosine"] = Field(
+        description="linear: equal differences; exponential: equal ratios; cosine: slow at both ends."
+    )
+    start: float = Field(alias="from", description="Value at the stage's first step (also written `from`).")
+    end: float | None = Field(None, alias="to", description="Value at its last step (also `to`); null: constant.")
+
+    @model_validator(mode="after")
+    def ends_fit_the_kind(self) -> Self:
+        """Refuse a change without an end, a constant with another one, and equal ratios through zero."""
+        if self.kind == "constant" and self.end not in (None, self.start):
+            raise ValueError("no `to` beside kind constant")
+        if self.kind != "constant" and self.end is None:
+            raise ValueError(f"a `to` beside kind {self.kind}")
+        if self.kind == "exponential" and min(self.ends) <= 0:
+            raise ValueError("`from` and `to` above 0 beside kind exponential")
+        return self
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Values at the first and the last step; what lies between is never beyond them."""
+        return self.start, self.start if self.end is None else self.end
+
+
+class Focus(Section):
+    """A rule for how much a position counts in a loss; `params` are checked by the rule's own Section."""
+
+    name: str = Field(description="Key in `jobs.training.weighting.RULES`.")
+    params: dict[str, JsonValue] = Field({}, description="The rule's own knobs; units are said with the rule.")
+
+
+class LossTerm(Section):
+    """A loss by name: how much it counts, its own knobs, and which positions it looks at."""
+
+    name: str = Field(description="Key in `jobs.training.losses.LOSSES`.")
+    weight: float | Ramp = Field(
+        1.0, description="Share before normalising over the stage's terms (unitless), or its change over the stage."
+    )
+    params: dict[str, JsonValue] = Field(
+        {},
+        description="The loss's own knobs; any that is a number may be a {kind, from, to}, as a falling temperature.",
+    )
+    focus: list[Focus] = Field(
+        [],
+        description="Rules that weigh positions, multiplied; empty: every position alike. Means stay weighted means.",
+    )
+
+    @model_validator(mode="after")
+    def weight_is_not_negative(self) -> Self:
+        """Refuse a weight below zero, also one that falls there on its way."""
+        if (min(self.weight.ends) if isinstance(self.weight, Ramp) else self.weight) < 0:
+            raise ValueError("a weight of 0 or more")
+        return self
 
 
 class Phase(Section):
@@ -23,14 +82,20 @@ class Stage(Section):
     epochs: float = Field(gt=0.0, description="Passes over the stage's rows; fractions are allowed.")
     min_steps: int = Field(0, ge=0, description="At least this many optimizer steps, however few the rows (steps).")
     learning_rate: float = Field(gt=0.0, le=1.0, description="Peak learning rate of AdamW (per step).")
-    schedule: Literal["constant", "linear", "cosine", "one_cycle"] = Field(
+    schedule: Literal["constant", "linear", "cosine", "one_cycle", "step"] = Field(
         "one_cycle", description="Shape of the learning rate over steps."
+    )
+    step_factor: float = Field(
+        0.9, gt=0.0, le=1.0, description="schedule step: factor on the rate after every step_epochs (unitless)."
+    )
+    step_epochs: float = Field(
+        3.0, gt=0.0, description="schedule step: epochs between factors; stretched where min_steps stretches the stage."
     )
     warmup_share: float = Field(0.1, ge=0.0, lt=1.0, description="Share of the stage's steps in which the rate rises.")
     weight_decay: float = Field(
         0.01, ge=0.0, description="AdamW's decoupled decay (per step, times the rate). Source: AdamW's default."
     )
-    losses: list[Term] = Field(
+    losses: list[LossTerm] = Field(
         min_length=1, description="Terms, each scaled to unit size before its weight. Source: DESIGN decision 2."
     )
     adapters: bool = Field(False, description="Train linear maps from student to teacher features, dropped afterwards.")

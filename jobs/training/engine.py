@@ -34,6 +34,7 @@ def schedule_at(stage: Stage, step: int, steps: int) -> float:
         "linear": left,
         "cosine": 0.5 * (1 - math.cos(math.pi * left)),
         "one_cycle": 0.5 * (1 - math.cos(math.pi * left)),
+        "step": math.pow(stage.step_factor, step * stage.epochs // (steps * stage.step_epochs)),
     }
     return stage.learning_rate * shape[stage.schedule]
 
@@ -86,6 +87,10 @@ class Engine:
         for group, factor in zip(self.optimizer.param_groups, self.factors, strict=True):
             group["lr"] = rate * factor
 
+    def on_device(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A batch on this worker's device, every value in its own type: losses read targets and teacher from it."""
+        return {name: value.to(self.engine.device) for name, value in batch.items()}
+
     def forward(self, batch: Mapping[str, Tensor]) -> Any:
         """The module's outputs for a batch moved to this worker's device (floats in the training precision)."""
         return self.engine({name: self._place(value) for name, value in batch.items()})
@@ -101,6 +106,10 @@ class Engine:
             torch.distributed.all_reduce(values)
             values = values / self.world
         return values
+
+    def share(self, own: Tensor) -> Tensor:
+        """This rank's amount over the mean of all ranks' amounts; 1 for a single worker, 0 where nobody has any."""
+        return own / self.average(own.clone()).clamp_min(1e-12)
 
     def save(self, folder: Path, rank: int) -> None:
         """Write engine and generator states into `folder`; every rank calls it."""

@@ -27,6 +27,7 @@ from jobs.training.engine import Engine, schedule_at
 from jobs.training.losses import LOSSES, Signals
 from jobs.training.sampler import bucketed, order, steps_of
 from jobs.training.state import Progress, StageResult
+from jobs.training.terms import Active, terms_at
 from jobs.training.weighting import Balance
 
 log = logging.getLogger(__name__)
@@ -71,10 +72,10 @@ class Distiller(nn.Module):
         super().__init__()
         self.task, self.network, self.adapter = task, network, adapter
 
-    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Logits [Q, V] and, where a stage aligns features, adapted hidden states [Q, teacher H]."""
-        logits_QV, hidden_QH = self.task.scored(self.network, batch)
-        return logits_QV, None if self.adapter is None else self.adapter(hidden_QH)
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Logits [Q, V], hidden states [Q, W] and, where a stage has adapters, these as [Q, teacher H]."""
+        logits_QV, hidden_QW = self.task.scored(self.network, batch)
+        return logits_QV, hidden_QW, None if self.adapter is None else self.adapter(hidden_QW)
 
 
 class Diverged(Exception):
@@ -107,12 +108,17 @@ class _Run:
         self.columns, self.validation = table.read(Path(job.table)), table.read(Path(job.validation))
         self.progress, self.resumed = Progress.restore(io.last_checkpoint())
         self.network = self.task.load(str(self.resumed / "hf") if self.resumed else job.initial)
+        self.start: dict[str, Tensor] | None = None
+        self.counts_V = None
+        if "target" in self.columns:
+            self.counts_V = torch.from_numpy(np.bincount(self.columns["target"]))
 
     def stage(self, index: int) -> None:
         """Train one stage from where the progress says and report its closing checkpoint."""
         stage, progress = self.job.stages[index], self.progress
         if stage.kv_heads is not None:
             self.network = self.task.merge_kv(self.network, stage.kv_heads)
+        self.start = self._start_weights(index)
         if not progress.step:
             progress.before = self.task.evaluate(self.network, self.validation)
         _seed(self.job.recipe.seed + index)
@@ -136,6 +142,16 @@ class _Run:
     def _adapter(self, stage: Stage) -> nn.Linear | None:
         return nn.Linear(self.task.hidden_size(self.network), self.job.teacher_hidden) if stage.adapters else None
 
+    def _start_weights(self, index: int) -> dict[str, Tensor] | None:
+        """Weights before the first stage, heads merged as in this one: read again, so that a resumed run has them."""
+        stages = self.job.stages[: index + 1]
+        if not any("start_weights" in LOSSES[term.name].needs for term in stages[-1].losses):
+            return None
+        network = self.task.load(self.job.initial)
+        for heads in (stage.kv_heads for stage in stages if stage.kv_heads is not None):
+            network = self.task.merge_kv(network, heads)
+        return {name: parameter.detach() for name, parameter in network.named_parameters()}
+
     def _steps(self, engine: Engine, index: int, stage: Stage) -> None:
         progress = self.progress
         names = self.task.slices
@@ -143,11 +159,14 @@ class _Run:
         plan = order(stage, self.columns["slice"], names, self.job.batch_size, seed)
         if "length" in self.columns:
             plan = bucketed(plan, self.columns["length"], seed)
-        balance = Balance([term.weight for term in stage.losses], progress.means)
+        active = terms_at(stage.losses, 0, len(plan))
+        balance = Balance([t.weight for t in active], progress.means, [t.loss.absolute for t in active])
         started = time.perf_counter() - progress.seconds
         for step in range(progress.step, len(plan)):
             engine.set_rate(schedule_at(stage, step, len(plan)))
-            value = self._step(engine, stage, plan[step], balance)
+            active = terms_at(stage.losses, step, len(plan))
+            balance.weigh([term.weight for term in active])
+            value = self._step(engine, active, plan[step], balance)
             if step % LOG_EVERY == 0 or step == len(plan) - 1:
                 progress.point(stage.name, step, value, engine.rate, balance.shares)
                 self._show(stage.name, step, len(plan), value)
@@ -157,21 +176,35 @@ class _Run:
                 self._checkpoint(engine)
         progress.shares = dict(zip([t.name for t in stage.losses], balance.mean_shares, strict=True))
 
-    def _step(self, engine: Engine, stage: Stage, rows: np.ndarray, balance: Balance) -> float:
+    def _step(self, engine: Engine, active: list[Active], rows: np.ndarray, balance: Balance) -> float:
         mine = rows[self.io.rank :: self.io.world]
-        batch = self.task.batch(self.columns, mine)
-        logits_QV, hidden_QH = engine.forward(batch)
-        signals = Signals(
-            logits_QV, batch["targets"], batch.get("teacher_logits"), hidden_QH, batch.get("teacher_hidden")
-        )
-        terms = [LOSSES[t.name].function(signals, LOSSES[t.name].params.parse(t.params)) for t in stage.losses]
+        batch = engine.on_device(self.task.batch(self.columns, mine))
+        signals = self._signals(engine.forward(batch), batch)
+        results = [term.value(signals) for term in active]
         # A rank's mean is over its own positions; this share makes the average over ranks the mean over all of them.
         share = len(batch["targets"]) * self.io.world / self.task.positions(self.columns, rows)
+        terms = [term if own is None else term * (engine.share(own) / share) for term, own in results]
         values = engine.average(torch.stack([term.detach() for term in terms]) * share)
         if not bool(torch.isfinite(values).all()):
-            raise Diverged(f"{stage.name}, step {self.progress.step}: losses {values.tolist()} are not finite")
+            stage = self.job.stages[self.progress.stage].name
+            raise Diverged(f"{stage}, step {self.progress.step}: losses {values.tolist()} are not finite")
         engine.step(balance(terms, values) * share)
         return float(values.sum())
+
+    def _signals(self, outputs: Any, batch: Mapping[str, Tensor]) -> Signals:
+        logits_QV, features_QW, hidden_QH = outputs
+        start, named = self.start, self.network.named_parameters()
+        pairs = start and tuple((value, start[name].to(value.device)) for name, value in named if value.requires_grad)
+        return Signals(
+            logits_QV,
+            batch["targets"],
+            batch.get("teacher_logits"),
+            hidden_QH,
+            batch.get("teacher_hidden"),
+            student_features_QW=features_QW,
+            start_weights=pairs or None,
+            target_counts_V=None if self.counts_V is None else self.counts_V.to(logits_QV.device),
+        )
 
     def _show(self, stage: str, step: int, steps: int, loss: float) -> None:
         """Leave a line for whoever watches; a reader that finds half of it tries again."""

@@ -1,56 +1,180 @@
 """Loss terms by name: one file each, a pure function of tensors; a new loss is one file and one line here.
 
 Shape legend: Q scored positions (tokens of all responses, or rows of a classifier), V vocabulary or classes,
-H teacher hidden size.
+H teacher hidden size, W student hidden size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from cluster.errors import RecipeError
-from cluster.recipe import Term
+from cluster.recipe import Recipe, Stage, Term
 from cluster.recipe.base import Section
-from jobs.training.losses import conditional_kl, cross_entropy, forward_kl, hidden_mse
+from cluster.recipe.training import LossTerm, Ramp
+from jobs.training.losses import (
+    conditional_kl,
+    contrastive,
+    cross_entropy,
+    decoupled_kd,
+    forward_kl,
+    hidden_cosine,
+    hidden_gram,
+    hidden_mse,
+    hidden_procrustes,
+    initial_weights,
+    jensen_shannon,
+    logit_mse,
+    output_entropy,
+    reverse_kl,
+    sampled_cross_entropy,
+    skew_kl,
+    skew_reverse_kl,
+    standardised_kl,
+    top_k_tail,
+    total_variation,
+)
+from jobs.training.losses.sparse_labels import SparseLabels
+from jobs.training.schedules import params_at
+from jobs.training.weighting import RULES
 
 
 @dataclass(frozen=True)
 class Signals:
-    """What the terms of one step may read; teacher signals are None where the artifact does not hold them."""
+    """What the terms of one step may read; teacher signals are None where the artifact does not hold them.
+
+    `student_hidden_QH` is through the stage's adapter, `student_features_QW` as it is. `start_weights` pairs every
+    learning parameter with its value before the run; `target_counts_V` says how many rows of the table have a class;
+    `weights_Q` is what the term's focus gave the positions.
+    """
 
     student_logits_QV: Tensor
     targets_Q: Tensor
     teacher_logits_QV: Tensor | None = None
     student_hidden_QH: Tensor | None = None
     teacher_hidden_QH: Tensor | None = None
+    teacher_sparse: SparseLabels | None = None
+    student_features_QW: Tensor | None = None
+    start_weights: tuple[tuple[Tensor, Tensor], ...] | None = None
+    target_counts_V: Tensor | None = None
+    weights_Q: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss: its function of (signals, params) -> scalar, its parameter model, and the signals it needs."""
+    """A loss: its function of (signals, params) -> scalar, its parameter model, and the signals it needs.
+
+    `focused` losses heed `weights_Q`; the weight of an `absolute` one is a factor on its own size and no share.
+    """
 
     function: Callable[[Any, Any], Tensor]
     params: type[Section]
     needs: tuple[str, ...] = ()
+    focused: bool = False
+    absolute: bool = False
 
+
+LOGITS, ADAPTED, PLAIN = (
+    ("teacher_logits_QV",), ("student_hidden_QH", "teacher_hidden_QH"), ("student_features_QW", "teacher_hidden_QH")
+)  # fmt: skip
 
 LOSSES: dict[str, Loss] = {
-    "conditional_kl": Loss(conditional_kl.conditional_kl, conditional_kl.Params, ("teacher_logits_QV",)),
-    "cross_entropy": Loss(cross_entropy.cross_entropy, cross_entropy.Params),
-    "forward_kl": Loss(forward_kl.forward_kl, forward_kl.Params, ("teacher_logits_QV",)),
-    "hidden_mse": Loss(hidden_mse.hidden_mse, hidden_mse.Params, ("teacher_hidden_QH",)),
+    "conditional_kl": Loss(conditional_kl.conditional_kl, conditional_kl.Params, LOGITS, focused=True),
+    "contrastive": Loss(contrastive.contrastive, contrastive.Params, ADAPTED),
+    "cross_entropy": Loss(cross_entropy.cross_entropy, cross_entropy.Params, focused=True),
+    "decoupled_kd": Loss(decoupled_kd.decoupled_kd, decoupled_kd.Params, LOGITS, focused=True),
+    "forward_kl": Loss(forward_kl.forward_kl, forward_kl.Params, LOGITS, focused=True),
+    "hidden_cosine": Loss(hidden_cosine.hidden_cosine, hidden_cosine.Params, ADAPTED),
+    "hidden_gram": Loss(hidden_gram.hidden_gram, hidden_gram.Params, PLAIN),
+    "hidden_mse": Loss(hidden_mse.hidden_mse, hidden_mse.Params, ADAPTED),
+    "hidden_procrustes": Loss(hidden_procrustes.hidden_procrustes, hidden_procrustes.Params, PLAIN),
+    "initial_weights": Loss(initial_weights.initial_weights, initial_weights.Params, ("start_weights",), absolute=True),
+    "jensen_shannon": Loss(jensen_shannon.jensen_shannon, jensen_shannon.Params, LOGITS, focused=True),
+    "logit_mse": Loss(logit_mse.logit_mse, logit_mse.Params, LOGITS, focused=True),
+    "output_entropy": Loss(output_entropy.output_entropy, output_entropy.Params, focused=True, absolute=True),
+    "reverse_kl": Loss(reverse_kl.reverse_kl, reverse_kl.Params, LOGITS, focused=True),
+    "sampled_cross_entropy": Loss(
+        sampled_cross_entropy.sampled_cross_entropy, sampled_cross_entropy.Params, ("teacher_sparse",), focused=True
+    ),
+    "skew_kl": Loss(skew_kl.skew_kl, skew_kl.Params, LOGITS, focused=True),
+    "skew_reverse_kl": Loss(skew_reverse_kl.skew_reverse_kl, skew_reverse_kl.Params, LOGITS, focused=True),
+    "standardised_kl": Loss(standardised_kl.standardised_kl, standardised_kl.Params, LOGITS, focused=True),
+    "top_k_tail": Loss(top_k_tail.top_k_tail, top_k_tail.Params, ("teacher_sparse",), focused=True),
+    "total_variation": Loss(total_variation.total_variation, total_variation.Params, LOGITS, focused=True),
+}
+# Complete functions, each in its file with its tests, that no recipe can ask for yet: what the loop must feed them.
+NOT_FED: dict[str, str] = {
+    "attention_transfer": "the attention or feature maps of a student's and a teacher's layer",
+    "input_gradient": "an input that takes gradients, and the teacher's gradient by it",
+    "relation_transfer": "queries, keys and values of a student's and a teacher's layer, and the mask of real tokens",
 }
 
 
-def check(terms: Sequence[Term], where: str) -> None:
-    """Refuse unknown losses and parameters before anything is started. Raises RecipeError naming the term."""
+def check(terms: Sequence[Term | LossTerm], where: str, absent: Mapping[str, str] | None = None) -> None:
+    """Refuse losses, rules and parameters that cannot work before anything is started.
+
+    `absent` (see below) names signals that the stage will not have, and why. Raises RecipeError naming the term.
+    """
     for index, term in enumerate(terms):
+        at = f"{where}.{index}"
+        if term.name in NOT_FED:
+            raise RecipeError(
+                f"{at}: no task can feed loss {term.name} yet", got="nothing", expected=NOT_FED[term.name]
+            )
         if term.name not in LOSSES:
-            raise RecipeError(f"{where}.{index}: unknown loss", got=term.name, expected=", ".join(sorted(LOSSES)))
-        LOSSES[term.name].params.parse(term.params, at=f"{where}.{index}.params")
-    if not any(term.weight > 0 for term in terms):
+            raise RecipeError(f"{at}: unknown loss", got=term.name, expected=", ".join(sorted(LOSSES)))
+        loss = LOSSES[term.name]
+        for step in (0, 1):  # a number that changes is between its ends all along
+            loss.params.parse(params_at(term.params, step, 2, f"{at}.params"), at=f"{at}.params")
+        needs = loss.needs + (_check_focus(term, at) if isinstance(term, LossTerm) else ())
+        missing = [name for name in needs if name in (absent or {})]
+        if missing:
+            got = "; ".join(f"no {name}: {(absent or {})[name]}" for name in missing)
+            raise RecipeError(f"{at}: {term.name} has not what it reads", got=got, expected=", ".join(needs))
+    if not any((max(t.weight.ends) if isinstance(t.weight, Ramp) else t.weight) > 0 for t in terms):
         raise RecipeError(f"{where}: no loss has a weight above 0", got=[term.name for term in terms])
+
+
+def _check_focus(term: LossTerm, at: str) -> tuple[str, ...]:
+    """The signals that the term's rules need."""
+    if term.focus and not LOSSES[term.name].focused:
+        focused = ", ".join(sorted(name for name, loss in LOSSES.items() if loss.focused))
+        raise RecipeError(f"{at}.focus: {term.name} takes every position alike", got=term.name, expected=focused)
+    needs: tuple[str, ...] = ()
+    for index, rule in enumerate(term.focus):
+        if rule.name not in RULES:
+            raise RecipeError(f"{at}.focus.{index}: unknown rule", got=rule.name, expected=", ".join(sorted(RULES)))
+        RULES[rule.name].params.parse(rule.params, at=f"{at}.focus.{index}.params")
+        needs += RULES[rule.name].needs
+    return needs
+
+
+def _not_packed(recipe: Recipe) -> dict[str, str]:
+    """What the student's training table will not hold -> why. Tasks pack dense labels alone so far."""
+    missing = {"teacher_sparse": "rows are packed with dense labels"}
+    form = recipe.generate.labels.form
+    if form not in ("auto", "dense"):
+        missing |= dict.fromkeys(LOGITS, f"rows are packed with dense labels and generate.labels.form is {form}")
+    if recipe.generate.hidden_layer is None:
+        missing["teacher_hidden_QH"] = "generate.hidden_layer is null"
+    return missing
+
+
+def absent(recipe: Recipe, section: str, stage: Stage) -> dict[str, str]:
+    """The signals that a stage of the recipe's `section` ("fit" or "distill") will not have -> why, for `check`."""
+    missing: dict[str, str] = {}
+    if section == "fit":
+        missing |= dict.fromkeys((*LOGITS, "teacher_hidden_QH", "teacher_sparse"), "a teacher's fit has no teacher")
+    else:
+        missing |= _not_packed(recipe)
+    if not stage.adapters:
+        missing["student_hidden_QH"] = "the stage has adapters: false"
+    if getattr(recipe, section).engine.zero_stage == 3:
+        missing["start_weights"] = "engine.zero_stage 3 shares the weights out over the workers"
+    if recipe.task != "text_classification":
+        missing["target_counts_V"] = f"a row of {recipe.task} has no single class"
+    return missing

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from cluster.recipe.base import Section
+from jobs.training.positions import Mean, over_logits
 
 if TYPE_CHECKING:
     from jobs.training.losses import Signals
@@ -33,23 +34,23 @@ def conditional_kl(signals: Signals, params: Params) -> Tensor:
 
     Reads student_logits_QV and teacher_logits_QV; with k >= V the second part is zero and the first `forward_kl`.
     """
-    assert signals.teacher_logits_QV is not None
-    k, t = min(params.likeliest, signals.teacher_logits_QV.shape[-1]), params.temperature
-    teacher_Qk, index_Qk = signals.teacher_logits_QV.topk(k)
-    student_Qk = signals.student_logits_QV.gather(-1, index_Qk)
-    inside = F.kl_div(
-        F.log_softmax(student_Qk / t, -1), F.log_softmax(teacher_Qk / t, -1), log_target=True, reduction="batchmean"
-    )
-    if k == signals.teacher_logits_QV.shape[-1]:
-        return inside * t**2
-    p, q = (
-        _top_and_tail(some, every)
-        for some, every in ((teacher_Qk, signals.teacher_logits_QV), (student_Qk, signals.student_logits_QV))
-    )
-    return inside * t**2 + F.kl_div(q, p, log_target=True, reduction="batchmean")
+    t = params.temperature
+
+    def formula(mean: Mean, student_NV: Tensor, teacher_NV: Tensor) -> Tensor:
+        k = min(params.likeliest, teacher_NV.shape[-1])
+        teacher_Nk, index_Nk = teacher_NV.topk(k)
+        student_Nk = student_NV.gather(-1, index_Nk)
+        q, p = F.log_softmax(student_Nk / t, -1), F.log_softmax(teacher_Nk / t, -1)
+        inside = mean(F.kl_div(q, p, log_target=True, reduction="none")) * t**2
+        if k == teacher_NV.shape[-1]:
+            return inside
+        b_p, b_q = _top_and_tail(teacher_Nk, teacher_NV), _top_and_tail(student_Nk, student_NV)
+        return inside + mean(F.kl_div(b_q, b_p, log_target=True, reduction="none"))
+
+    return over_logits(signals, formula)
 
 
-def _top_and_tail(some_Qk: Tensor, every_QV: Tensor) -> Tensor:
-    """Log mass of the chosen and of all others at T=1, [Q, 2]; the tail by log(1 - e^x), exact where it is tiny."""
-    top_Q = (some_Qk.logsumexp(-1) - every_QV.logsumexp(-1)).clamp_max(-1e-7)
-    return torch.stack([top_Q, torch.log(-torch.expm1(top_Q))], -1)
+def _top_and_tail(some_Nk: Tensor, every_NV: Tensor) -> Tensor:
+    """Log mass of the chosen and of all others at T=1, [N, 2]; the tail by log(1 - e^x), exact where it is tiny."""
+    top_N = (some_Nk.logsumexp(-1) - every_NV.logsumexp(-1)).clamp_max(-1e-7)
+    return torch.stack([top_N, torch.log(-torch.expm1(top_N))], -1)

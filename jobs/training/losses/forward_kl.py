@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from cluster.recipe.base import Section
+from jobs.training.positions import Mean, over_logits
 
 if TYPE_CHECKING:
     from jobs.training.losses import Signals
@@ -25,8 +26,10 @@ def forward_kl(signals: Signals, params: Params) -> Tensor:
 
     The factor T^2 keeps the gradient's size independent of T. Reads student_logits_QV and teacher_logits_QV.
     """
-    assert signals.teacher_logits_QV is not None
     t = params.temperature
-    student = F.log_softmax(signals.student_logits_QV / t, -1)
-    teacher = F.log_softmax(signals.teacher_logits_QV / t, -1)
-    return F.kl_div(student, teacher, log_target=True, reduction="batchmean") * t**2
+
+    def formula(mean: Mean, student_NV: Tensor, teacher_NV: Tensor) -> Tensor:
+        student, teacher = F.log_softmax(student_NV / t, -1), F.log_softmax(teacher_NV / t, -1)
+        return mean(F.kl_div(student, teacher, log_target=True, reduction="none")) * t**2
+
+    return over_logits(signals, formula)
