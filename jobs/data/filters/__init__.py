@@ -1,7 +1,7 @@
 """Curation filters by name: each keeps a row or says why not; a new filter is one file and one line here.
 
-A filter is a function of (rows, params) -> one reason or None per row, over the rows that earlier filters kept. A gate
-judges the whole kept set and gives one number; the step fails below its limit.
+A filter is a function of (rows, params) -> reason or None, score and twin per row, over the rows that earlier filters
+kept. A gate judges the whole kept set and gives one number; the step fails below its limit.
 """
 
 from __future__ import annotations
@@ -10,29 +10,37 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
 from cluster.errors import RecipeError
-from cluster.recipe import Term
+from cluster.recipe import Recipe, Term
 from cluster.recipe.base import Section
-from jobs.data.filters import agreement, confidence, diversity, duplicate
+from jobs.data.filters import (
+    agreement,
+    class_balance,
+    confidence,
+    consistency,
+    contradiction,
+    decontaminate,
+    diversity,
+    duplicate,
+    image_text,
+    near_duplicate,
+    pii,
+    schema_length,
+    semantic_duplicate,
+    wrong_label,
+)
+from jobs.data.filters.rows import Rows, Verdicts
 
-
-@dataclass(frozen=True)
-class Rows:
-    """What a filter may read: the samples still kept, and each row's unit embedding float32 [R, E]."""
-
-    samples: pa.Table
-    embeddings: np.ndarray
+__all__ = ["FILTERS", "Filter", "Gate", "Rows", "Verdicts", "check"]
 
 
 @dataclass(frozen=True)
 class Filter:
-    """A row filter: its function and its parameter model."""
+    """A row filter: its function, its parameter model, and what it refuses of a recipe (raises RecipeError)."""
 
-    function: Callable[[Rows, Any], Sequence[str | None]]
+    function: Callable[[Rows, Any], Verdicts]
     params: type[Section]
+    check: Callable[[Any, Recipe], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,16 +52,32 @@ class Gate:
 
 
 FILTERS: dict[str, Filter | Gate] = {
+    "schema_length": Filter(schema_length.schema_length, schema_length.Params),
+    "pii": Filter(pii.pii, pii.Params),
+    "consistency": Filter(consistency.consistency, consistency.Params, consistency.check),
+    "decontaminate": Filter(decontaminate.decontaminate, decontaminate.Params),
+    "contradiction": Filter(contradiction.contradiction, contradiction.Params),
     "duplicate": Filter(duplicate.duplicate, duplicate.Params),
+    "near_duplicate": Filter(near_duplicate.near_duplicate, near_duplicate.Params),
+    "semantic_duplicate": Filter(semantic_duplicate.semantic_duplicate, semantic_duplicate.Params),
     "confidence": Filter(confidence.confidence, confidence.Params),
     "agreement": Filter(agreement.agreement, agreement.Params),
+    "wrong_label": Filter(wrong_label.wrong_label, wrong_label.Params, wrong_label.check),
+    "image_text": Filter(image_text.image_text, image_text.Params, image_text.check),
+    "class_balance": Filter(class_balance.class_balance, class_balance.Params),
     "diversity": Gate(diversity.diversity, diversity.Params),
 }
 
 
-def check(terms: Sequence[Term]) -> None:
-    """Refuse unknown filters and parameters before anything is started. Raises RecipeError naming the filter."""
+def check(terms: Sequence[Term], recipe: Recipe | None = None) -> None:
+    """Refuse unknown filters and parameters before anything is started, and with the `recipe` what does not fit it.
+
+    Raises RecipeError naming the filter.
+    """
     for index, term in enumerate(terms):
         if term.name not in FILTERS:
             raise RecipeError(f"curate.filters.{index}: unknown filter", got=term.name, expected=", ".join(FILTERS))
-        FILTERS[term.name].params.parse(term.params, at=f"curate.filters.{index}.params")
+        entry = FILTERS[term.name]
+        params = entry.params.parse(term.params, at=f"curate.filters.{index}.params")
+        if recipe is not None and isinstance(entry, Filter) and entry.check is not None:
+            entry.check(params, recipe)

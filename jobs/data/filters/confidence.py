@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from cluster.recipe.base import Section
-
-if TYPE_CHECKING:
-    from jobs.data.filters import Rows
+from jobs.data.filters.rows import Rows, Verdicts
 
 
 class Params(Section):
@@ -21,8 +18,13 @@ class Params(Section):
     mode: Literal["absolute", "percentile"] = Field("absolute", description="how `minimum` is read")
 
 
-def confidence(rows: Rows, params: Params) -> Sequence[str | None]:
-    """ "low_confidence" for rows at or below the cut."""
+def confidence(rows: Rows, params: Params) -> Verdicts:
+    """ "low_confidence" for rows at or below the cut, "no_confidence" where the teacher told no probability; the score
+    is the confidence."""
     values = rows.samples["confidence"].to_numpy()
-    cut = params.minimum if params.mode == "absolute" else float(np.quantile(values, params.minimum))
-    return ["low_confidence" if value <= cut else None for value in values]
+    known = values[~np.isnan(values)]
+    cut = params.minimum
+    if params.mode == "percentile" and len(known):
+        cut = float(np.quantile(known, params.minimum))
+    reasons = ["no_confidence" if value != value else "low_confidence" if value <= cut else None for value in values]
+    return Verdicts(reasons, values.astype(np.float64))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+import numpy as np
 from pydantic import Field
 
 from cluster.recipe.base import Section
-
-if TYPE_CHECKING:
-    from jobs.data.filters import Rows
+from jobs.data.filters.rows import Rows
 
 
 class Params(Section):
@@ -19,9 +16,15 @@ class Params(Section):
 
 
 def diversity(rows: Rows, params: Params) -> float:
-    """1 - mean cosine over all pairs of different rows, from the norm of the sum: |sum|^2 = R + sum of all cosines."""
-    count = len(rows.embeddings)
+    """The diversity of the rows' embeddings, see `spread`."""
+    return spread(rows.embeddings)
+
+
+def spread(unit_RE: np.ndarray) -> float:
+    """1 - mean cosine over all pairs of different rows, from the norm of the sum: |sum|^2 = R + sum of all cosines.
+    0 for fewer than two rows."""
+    count = len(unit_RE)
     if count < 2:
         return 0.0
-    total = float((rows.embeddings.sum(0) ** 2).sum())
+    total = float((unit_RE.sum(0) ** 2).sum())
     return 1.0 - (total - count) / (count * (count - 1))

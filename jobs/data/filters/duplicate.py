@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from cluster.recipe.base import Section
-
-if TYPE_CHECKING:
-    from jobs.data.filters import Rows
+from jobs.data.filters import words
+from jobs.data.filters.rows import Rows, Verdicts, unscored
 
 
 class Params(Section):
     """No parameters."""
 
 
-def duplicate(rows: Rows, params: Params) -> Sequence[str | None]:
-    """ "duplicate" for every row but the first (in `sample_id` order) of those that are alike."""
-    seen: set[bytes] = set()
-    reasons: list[str | None] = []
-    for row in rows.samples.select(["prompt", "images"]).to_pylist():
-        key = hashlib.sha256(" ".join(row["prompt"].lower().split()).encode())
-        for image in row["images"] or ():
-            key.update(hashlib.sha256(image).digest())
-        reasons.append("duplicate" if key.digest() in seen else None)
-        seen.add(key.digest())
-    return reasons
+def duplicate(rows: Rows, params: Params) -> Verdicts:
+    """ "duplicate" for every row but the first (in `sample_id` order) of those that are alike, which is their twin."""
+    seen: dict[bytes, str] = {}
+    twins: list[str | None] = []
+    for key, sample_id in zip(words.input_keys(rows.samples), rows.samples["sample_id"].to_pylist(), strict=True):
+        first = seen.setdefault(key, sample_id)
+        twins.append(None if first == sample_id else first)
+    reasons = [None if twin is None else "duplicate" for twin in twins]
+    return Verdicts(reasons, unscored(reasons).scores, twins)
