@@ -2,7 +2,8 @@
 
 Nothing is matched by position: every table is keyed by `sample_id`, the hash of the request (template, seed row,
 teacher, generation temperature, draw, seed). Lists are flattened row-major; their shape is said in `unit` with P
-positions, V vocabulary, H hidden size. pyarrow is imported at the first use, so that a recipe can be read without it.
+positions, V vocabulary, E entries, L layers, H hidden size. pyarrow is imported at the first use, so that a recipe can
+be read without it.
 """
 
 import functools
@@ -13,7 +14,7 @@ from cluster.errors import ArtifactMismatch
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VERSION_KEY = "raydistill.schema_version"
 
 # Per column: Arrow type as text, nullable, unit, meaning.
@@ -52,17 +53,35 @@ _SOFT_LABELS: dict[str, _Column] = {
     "sample_id": ("string", False, "16 hex characters", "row of the samples"),
     "positions": ("int32", False, "count", "P: answer tokens; 1 for classes"),
     "vocabulary": ("int32", False, "count", "V: tokens or classes"),
-    "logits": ("list<float16>", False, "[P x V] log-odds at T=1", "minus the largest of their position"),
+    "form": ("string", False, "dense, sampled, top_k or top_k_sampled", "which tokens have a logit (jobs/data/labels)"),
+    "temperature": ("float32", False, "unitless", "T that the draws were made at, and of the columns named _t"),
+    "draws": ("int32", False, "count", "draws per position; 0 where nothing is drawn"),
+    "logits": ("list<float16>", False, "[P x V] or [E] log-odds at T=1", "minus the largest of their position"),
+    "ids": ("list<int32>", True, "[E] token ids", "entries, ascending within a position; null when dense"),
+    "entries": ("list<int32>", True, "[P] count", "entries of every position, E together; null when dense"),
+    "counts": (
+        "list<int32>",
+        True,
+        "[E] draws",
+        "draws that fell on the entry; 0: kept exactly, as one of the likeliest",
+    ),
+    "log_sum_exp": ("list<float32>", True, "[P] nats", "of the logits at T=1; null when dense"),
+    "log_sum_exp_t": ("list<float32>", True, "[P] nats", "of the logits over T; null at T=1 and when dense"),
+    "tail": ("list<float32>", True, "[P] probability", "mass beyond the likeliest at T=1; null in forms without them"),
+    "tail_t": ("list<float32>", True, "[P] probability", "the same at T; null at T=1"),
     "tokens": ("list<int32>", True, "[P] token ids", "the teacher's answer; null for classes"),
     "entropy": ("list<float16>", False, "[P] nats", "teacher entropy at T=1"),
-    "hidden": ("list<int8>", True, "[P x H] times hidden_scale", "hidden state of the recipe's layer"),
-    "hidden_scale": ("list<float32>", True, "[P]", "feature value of one int8 step at each position"),
+    "hidden": ("list<int8>", True, "[P x L x H] times hidden_scale", "hidden states of the recipe's L layers"),
+    "hidden_scale": ("list<float32>", True, "[P x L]", "feature value of one int8 step at each position"),
 }
 
 _CURATION: dict[str, _Column] = {
     "sample_id": ("string", False, "16 hex characters", "row of the samples"),
     "kept": ("bool", False, "", "whether the student learns from it"),
-    "reason": ("string", True, "name", "filter that refused it; null when kept"),
+    "reason": ("string", True, "name", "why it was refused; null when kept"),
+    "filter": ("string", True, "name", "filter that refused it; null when kept"),
+    "score": ("float32", True, "the filter's own", "what that filter measured; null when kept or nothing is measured"),
+    "twin": ("string", True, "sample_id", "row that it repeats or comes too near to, where the filter knows one"),
     "confidence": ("float32", True, "probability", "as in the samples"),
     "entropy": ("float32", True, "nats", "as in the samples"),
     "margin": ("float32", True, "probability", "largest minus second largest, mean over positions"),

@@ -1,60 +1,143 @@
 """The teacher answers the requests: samples, soft labels and dead letters, under Ray Data.
 
 The request table is written first; then read -> repartition -> map -> one write, the shape that Ray Data's checkpoint
-resumes per block. A row that cannot be answered becomes a dead letter with its reason and never ends the run.
+resumes per block. A row that cannot be answered becomes a dead letter with its reason and never ends the run. Answers
+that the same teacher gave before are taken over; rounds ask for what the rounds before left missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster import schema
-from cluster.errors import StepFailed
-from cluster.recipe import GenerateSection
+from cluster.errors import RecipeError, StepFailed
+from cluster.recipe import GenerateSection, ModelSection, Recipe
+from cluster.store import Artifact
 from jobs import fit, tasks
+from jobs.data import reuse, tally
+from jobs.data.answers import Answerer, labels_of
+from jobs.data.labels import reader
+from jobs.data.requests import expand, rounds
 from jobs.step import Step, Work
-from jobs.tasks import soft_labels
 
-ANSWERS = "answers"
-LABELS = ("positions", "vocabulary", "logits", "tokens", "token_entropy", "hidden", "hidden_scale")
+ANSWERS, REUSED, TALLY = "answers", "reused.parquet", "tally"
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round: its scratch folder, the teacher (folder and section), and whose answers may be taken over."""
+
+    folder: Path
+    model: Path
+    teacher: ModelSection
+    sources: Sequence[Artifact]
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse templates, temperatures, draws and rounds that cannot work, before Ray starts. Raises RecipeError."""
+    section = recipe.generate
+    expand.check(section)
+    if section.rounds > 1 and section.samples < section.rounds:
+        expected = f"generate.samples of at least {section.rounds}"
+        raise RecipeError("generate.rounds: nothing to choose between", got=section.samples, expected=expected)
 
 
 def body(work: Work) -> None:
     """Write `samples.parquet`, `soft_labels.parquet` and `dead_letters.parquet`, ordered by `sample_id`."""
-    recipe, scratch, target = work.recipe, work.draft.scratch, work.draft.path
-    requests = scratch / "requests" / "requests.parquet"
-    if not requests.is_file():
-        requests.parent.mkdir(exist_ok=True)
-        aside = scratch / "requests.new"
-        pq.write_table(tasks.of(recipe).requests("train"), aside)
-        aside.replace(requests)
+    recipe, section, target = work.recipe, work.recipe.generate, work.draft.path
     teacher = work.parents["teacher"]
-    answer_all(requests, teacher.path() / "hf", recipe.generate, scratch)
-    answers = pq.read_table(scratch / ANSWERS).sort_by("sample_id")
-    _refuse_lost_rows(answers, pq.read_metadata(requests).num_rows)
+    identity = reuse.identity(teacher, section)
+    answers, reused = _all_rounds(work, reuse.find(work.store, section, identity))
     good = pc.equal(answers["status"], "ok")
     samples, failed = answers.filter(good), answers.filter(pc.invert(good))
     named = samples.append_column("teacher", pa.array([teacher.id] * len(samples), pa.string()))
-    pq.write_table(schema.conform(named, "samples"), target / "samples.parquet")
-    labels = samples.select(["sample_id", *LABELS]).rename_columns({"token_entropy": "entropy"})
-    pq.write_table(schema.conform(labels, "soft_labels"), target / "soft_labels.parquet")
+    pq.write_table(schema.conform(named, "samples"), target / reader.SAMPLES)
+    labels = labels_of(samples)
+    reader.write(labels, target / reader.LABELS)
     step = pa.array(["generate"] * len(failed), pa.string())
     unread = pa.Table.from_pylist(tasks.of(recipe).dead_letters(), schema.schema("dead_letters"))
     letters = pa.concat_tables([unread, schema.conform(failed.append_column("step", step), "dead_letters")])
     pq.write_table(letters, target / "dead_letters.parquet")
     reasons = {row["values"]: row["counts"] for row in pc.value_counts(letters["reason"]).to_pylist()}
-    work.draft.note(requested=len(answers), answered=len(samples), dead_letters=reasons)
+    _refuse_too_few(len(samples), len(answers), section.min_answered, reasons)
+    spent = tally.total(*work.draft.scratch.glob(f"*/{TALLY}"))
+    work.draft.note(
+        requested=len(answers), answered=len(samples), reused=reused, labelled=len(labels), dead_letters=reasons,
+        identity=identity, bytes_per_token=reader.sizes(target / reader.LABELS),
+        tokens=int(spent["tokens"]), cost=spent["cost"],
+    )  # fmt: skip
 
 
-def answer_all(requests: Path, model: Path, section: GenerateSection, scratch: Path) -> None:
-    """Map the teacher over the request table into `scratch/answers`; blocks already written are not mapped again."""
+def _all_rounds(work: Work, sources: Sequence[Artifact]) -> tuple[pa.Table, int]:
+    """Answers to everything asked, ordered by `sample_id`, and how many of them were taken over (rows)."""
+    section, scratch = work.recipe.generate, work.draft.scratch
+    model = work.parents["teacher"].path() / "hf"
+    pool = _kept(scratch / "pool.parquet", lambda: candidates(work.recipe))
+    seed = work.recipe.seed + section.seed
+    found, reused = pool.slice(0, 0), 0
+    for number in range(section.rounds):
+        here = Round(scratch / f"round-{number}", model, work.recipe.teacher, sources)
+        here.folder.mkdir(exist_ok=True)
+        budget = len(pool) if section.rounds == 1 else _share(section.samples, section.rounds, number)
+        answered, taken = _ask(here, section, pool, found, (budget, seed))
+        if number:
+            answered = pa.concat_tables([found, answered.select(found.column_names).cast(found.schema)])
+        found = answered
+        reused += taken
+    return found.sort_by("sample_id"), reused
+
+
+def _ask(
+    here: Round, section: GenerateSection, pool: pa.Table, found: pa.Table, draw: tuple[int, int]
+) -> tuple[pa.Table, int]:
+    """Choose one round's requests (`draw`: budget in rows, seed), take over what is known, ask for the rest."""
+    budget, seed = draw
+
+    def choose() -> pa.Table:
+        if section.rounds == 1:
+            return pool
+        return rounds.next_requests(pool, found, rounds.cheap_reasons(found) if len(found) else [], budget, seed)
+
+    asked = _kept(here.folder / "asked.parquet", choose)
+    taken = _kept(here.folder / REUSED, lambda: reuse.answered(asked, list(here.sources)))
+    missing = asked.filter(pc.invert(pc.is_in(asked["sample_id"], taken["sample_id"].combine_chunks())))
+    if not len(missing):
+        return taken, len(taken)
+    requests = here.folder / "requests" / "requests.parquet"
+    requests.parent.mkdir(exist_ok=True)
+    _kept(requests, lambda: missing)
+    progress = here.folder.parent / tally.PROGRESS
+    with tally.Meter(here.folder / TALLY, progress, len(missing)):
+        answer_all(requests, here.model, section, here.folder, teacher=here.teacher)
+    answers = pq.read_table(here.folder / ANSWERS)
+    _refuse_lost_rows(answers, len(missing))
+    return pa.concat_tables([answers, taken.select(answers.column_names).cast(answers.schema)]), len(taken)
+
+
+def candidates(recipe: Recipe) -> pa.Table:
+    """Every request that may be asked: all of them in one round, `generate.pool` times `samples` for several."""
+    section = recipe.generate
+    limit = section.samples if section.rounds == 1 else math.ceil(section.samples * section.pool)
+    rows = math.ceil(limit / expand.combinations(section))
+    base = recipe.model_copy(update={"generate": section.model_copy(update={"samples": rows})})
+    return expand.expand(tasks.of(base).requests("train"), section.model_copy(update={"samples": limit}))
+
+
+def answer_all(
+    requests: Path, model: Path, section: GenerateSection, scratch: Path, answerer: type[Answerer] = Answerer,
+    teacher: ModelSection | None = None,
+) -> None:  # fmt: skip
+    """Map the teacher over the request table into `scratch/answers`; blocks already written are not mapped again.
+
+    `teacher` is the recipe's section as it is now, see `serving.teachers.open_folder`.
+    """
     import ray.data
     from ray.data.checkpoint import CheckpointConfig
 
@@ -70,8 +153,8 @@ def answer_all(requests: Path, model: Path, section: GenerateSection, scratch: P
             ray.data.read_parquet(str(requests))
             .repartition(target_num_rows_per_block=-(-rows // section.blocks))
             .map_batches(
-                Answerer,
-                fn_constructor_args=(str(model), section.hidden_layer is not None),
+                answerer,
+                fn_constructor_args=(str(model), section, str(scratch / TALLY), teacher),
                 batch_size=section.batch_size,
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(size=section.concurrency),
@@ -83,58 +166,17 @@ def answer_all(requests: Path, model: Path, section: GenerateSection, scratch: P
         context.checkpoint_config = None
 
 
-class Answerer:
-    """One teacher in a Ray Data actor: a batch of requests in, the same rows with answers and soft labels out."""
-
-    def __init__(self, model: str, keep_hidden: bool) -> None:
-        import torch
-
-        from serving.teachers import transformers
-
-        torch.set_num_threads(1)
-        self.teacher: Any = transformers.load(model)
-        self.keep_hidden = keep_hidden
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """`batch` with status, response, confidence, entropy and the soft-label columns, row by row."""
-        rows = batch.to_pylist()
-        prompts, outcome = {}, {}
-        for index, row in enumerate(rows):
-            try:
-                prompts[index] = self.teacher.prompt({"text": row["prompt"], "images": row["images"] or ()})
-            except ValueError as error:  # BundleError: this row cannot be read; every other row goes on
-                outcome[index] = _rejected(row["sample_id"], error)
-        if prompts:
-            temperature, seeds = rows[0]["temperature"], [rows[index]["seed"] for index in prompts]
-            replies = self.teacher.complete(list(prompts.values()), temperature, seeds)
-            for index, reply in zip(prompts, replies, strict=True):
-                outcome[index] = self._answered(rows[index]["sample_id"], reply)
-        columns = pa.Table.from_pylist([outcome[index] for index in range(len(rows))], ANSWER_SCHEMA)
-        for field in ANSWER_SCHEMA:
-            if field.name != "sample_id":
-                batch = batch.append_column(field, columns[field.name])
-        return batch
-
-    def _answered(self, sample_id: str, reply: Any) -> Mapping[str, Any]:
-        label = soft_labels.record(sample_id, reply, self.keep_hidden)
-        entropy = label.pop("entropy")
-        about = {
-            "response": reply.text,
-            "confidence": reply.confidence,
-            "entropy": float(np.mean(entropy, dtype=np.float32)),
-        }
-        return label | about | {"token_entropy": entropy, "status": "ok", "attempts": 1}
+def _kept(path: Path, make: Callable[[], pa.Table]) -> pa.Table:
+    """The table in `path`, made and written whole where it is not there yet: a resume sees what the first try saw."""
+    if not path.is_file():
+        aside = path.with_suffix(".new")
+        pq.write_table(make(), aside)
+        aside.replace(path)
+    return pq.read_table(path)
 
 
-def _rejected(sample_id: str, error: Exception) -> Mapping[str, Any]:
-    reason = str(error).partition(":")[0]
-    return {
-        "sample_id": sample_id,
-        "status": "rejected",
-        "reason": f"unreadable_{reason}",
-        "detail": str(error),
-        "attempts": 1,
-    }
+def _share(total: int, parts: int, number: int) -> int:
+    return total * (number + 1) // parts - total * number // parts
 
 
 def _refuse_lost_rows(answers: pa.Table, requested: int) -> None:
@@ -144,13 +186,10 @@ def _refuse_lost_rows(answers: pa.Table, requested: int) -> None:
         raise StepFailed("generate", reason, "remove the artifact's scratch folder and run again")
 
 
-def _answer_schema() -> pa.Schema:
-    own = ("response", "confidence", "entropy", "status", "reason", "attempts")
-    fields = [schema.schema("samples").field(name) for name in ("sample_id", *own)]
-    labels = schema.schema("soft_labels")
-    fields += [labels.field(name.removeprefix("token_")).with_name(name) for name in LABELS]
-    return pa.schema([field.with_nullable(True) for field in fields] + [pa.field("detail", pa.string())])
+def _refuse_too_few(answered: int, asked: int, least: float, reasons: dict[str, int]) -> None:
+    if answered < max(1, least * asked):
+        reason = f"{answered} of {asked} requests were answered, at least {least:.0%} are needed: {reasons}"
+        raise StepFailed("generate", reason, "see what the teacher says of itself, then run again")
 
 
-ANSWER_SCHEMA = _answer_schema()
-STEP = Step("generate", "samples", 1, ("generate",), (fit.STEP,), body)
+STEP = Step("generate", "samples", 2, ("generate",), (fit.STEP,), body)

@@ -2,11 +2,12 @@
 
 from pydantic import Field, JsonValue
 
-from cluster.recipe.base import NOT_IDENTITY, Section
+from cluster.recipe.base import NOT_IDENTITY, Section, Term
+from cluster.recipe.labels import LabelsSection
 
 
 class GenerateSection(Section):
-    """Requests to the teacher: how many, which views of a row, and at which generation temperature."""
+    """Requests to the teacher: how many, from which templates and views of a row, at which generation temperatures."""
 
     samples: int = Field(
         0, ge=0, description="Requests to the teacher, all splits of training together (rows); 0: one per row."
@@ -15,13 +16,42 @@ class GenerateSection(Section):
     temperature: float = Field(
         0.0, ge=0.0, description="Temperature of generation, not of distillation (unitless); 0: greedy."
     )
+    templates: dict[str, str] = Field(
+        {}, description="Name -> sandboxed Jinja2 prompt over `text`, `slice` and `seed_row`; {}: the text as it is."
+    )
+    temperatures: list[float] = Field(
+        [], description="Generation temperatures every prompt is asked at (unitless); []: `temperature` alone."
+    )
+    draws: int = Field(1, ge=1, description="Answers per prompt at every temperature above 0 (count).")
+    rounds: int = Field(
+        1, ge=1, le=10, description="Rounds that `samples` are asked in; later ones ask for what is missing (count)."
+    )
+    pool: float = Field(
+        3.0, ge=1.0, description="Candidates that rounds choose from, over `samples` (factor); unused in one round."
+    )
     views: dict[str, JsonValue] = Field(
         {}, description="Augmentation, each view labelled by the teacher. Source: DESIGN decision 14."
     )
+    augment: list[Term] = Field(
+        [], description="Edge noise on the requests (`jobs.data.augment`), each view a further request."
+    )
+    labels: LabelsSection = Field(LabelsSection(), description="Form of the soft labels.")
     hidden_layer: int | None = Field(
         None, description="Teacher layer stored as int8 hidden states; negative: from the end; null: none."
     )
     seed: int = Field(0, ge=0, description="Seed of requests and draws, beside the recipe's own.")
+    attempts: int = Field(
+        5, ge=1, description="Calls of a row alone before it is set aside (count).", json_schema_extra=NOT_IDENTITY
+    )
+    min_answered: float = Field(
+        0.5, ge=0.0, le=1.0, description="The step fails when fewer requests are answered (share of rows)."
+    )
+    reuse: str = Field(
+        "auto",
+        min_length=1,
+        description="Samples whose answers are taken over: auto, never, or an artifact's id (refused if it differs).",
+        json_schema_extra=NOT_IDENTITY,
+    )
     blocks: int = Field(4, ge=1, description="Ray Data blocks, the unit that a resume skips (count).")
     concurrency: int = Field(1, ge=1, description="Teacher actors at once (count).", json_schema_extra=NOT_IDENTITY)
     cpus: float = Field(

@@ -1,46 +1,56 @@
-"""Packs a teacher's signals for storage and unpacks them for training: dense logits at T=1 and int8 hidden states.
+"""Packs a teacher's signals for storage and unpacks them for training: logits in the recipe's form, int8 hidden states.
 
-Shape legend: R rows, A answer positions, V vocabulary or classes, H hidden size, Q scored positions of a batch.
+Shape legend: R rows, A answer positions, V vocabulary or classes, K entries, H hidden size, Q scored positions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
+from cluster.errors import MismatchError
+from cluster.recipe.labels import LabelsSection
+from jobs.data import labels as forms
+from jobs.data.labels import hidden
+from jobs.training.losses.sparse_labels import SparseLabels
 from jobs.training.table import Columns
 from serving.bundle.predict import softmax
-from serving.teachers.transformers import Reply
+from serving.teachers import Reply
+
+DEFAULT = LabelsSection()
 
 
-def record(sample_id: str, reply: Reply, keep_hidden: bool) -> dict[str, Any]:
-    """One row of the soft-label table (`cluster.schema` "soft_labels") from one reply.
+def record(sample_id: str, reply: Reply, keep_hidden: bool, settings: LabelsSection = DEFAULT,
+           packed: Mapping[str, Any] | None = None) -> dict[str, Any]:  # fmt: skip
+    """One row of the soft-label table (`cluster.schema` "soft_labels") from one reply, or from what was `packed` of it.
 
     Logits are stored minus the maximum of their position: float16 then keeps the likely classes exactly, and any
-    temperature stays exact up to that rounding. Hidden states are int8 with one scale per position.
+    temperature of a dense row stays exact up to that rounding. The draws of a sampled form are of the `sample_id`.
+    A reply without logits (an endpoint) has no soft labels: every column but the id is null. Raises ValueError when a
+    logit is NaN or infinite, or when hidden states are wanted that the teacher does not give.
     """
-    logits_AV = reply.logits - reply.logits.max(-1, keepdims=True)
-    p_AV = softmax(logits_AV)
-    entropy_A = -(p_AV * np.log(np.maximum(p_AV, 1e-12))).sum(-1)
-    scale_A = np.maximum(np.abs(reply.hidden).max(-1), 1e-8) / 127
-    hidden = np.round(reply.hidden / scale_A[:, None]).astype(np.int8)
-    return {
-        "sample_id": sample_id,
-        "positions": logits_AV.shape[0],
-        "vocabulary": logits_AV.shape[1],
-        "logits": logits_AV.astype(np.float16).reshape(-1),
-        "tokens": reply.tokens.astype(np.int32),
-        "entropy": entropy_A.astype(np.float16),
-        "hidden": hidden.reshape(-1) if keep_hidden else None,
-        "hidden_scale": scale_A.astype(np.float32) if keep_hidden else None,
-    }
+    if packed is None and reply.logits is None:
+        return {"sample_id": sample_id}
+    if packed is None:
+        packed = forms.pack(np.asarray(reply.logits), settings, int(sample_id, 16))
+    states: dict[str, Any] = {"hidden": None, "hidden_scale": None}
+    if keep_hidden:
+        if reply.hidden is None:
+            raise ValueError("no_hidden: generate.hidden_layer is set and the teacher gives no hidden states")
+        states = dict(hidden.pack(reply.hidden))
+    tokens = None if reply.tokens is None else reply.tokens.astype(np.int32)
+    return {"sample_id": sample_id, "tokens": tokens, **packed, **states}
 
 
 def margins(labels: pa.Table) -> np.ndarray:
     """Per row the largest minus second largest probability at T=1, mean over positions, float64 [R]: small where the
-    teacher wavered."""
+    teacher wavered. Forms that keep some tokens give the gap between the two likeliest of those."""
+    if not _dense(labels):
+        return _sparse_margins(labels)
     vocabulary, lengths = int(labels["vocabulary"][0].as_py()), labels["positions"].to_numpy()
     top = np.partition(softmax(_values(labels["logits"]).astype(np.float32).reshape(-1, vocabulary)), -2, axis=-1)
     row = np.repeat(np.arange(len(lengths)), lengths)
@@ -50,7 +60,13 @@ def margins(labels: pa.Table) -> np.ndarray:
 
 def soft_columns(labels: pa.Table, positions: int) -> dict[str, np.ndarray]:
     """Packed columns of a soft-label table: teacher_logits float16 [R, A, V], teacher_hidden int8 [R, A, H] with
-    hidden_scale float32 [R, A]; positions beyond an answer's end are zero and never scored."""
+    hidden_scale float32 [R, A]; positions beyond an answer's end are zero and never scored.
+
+    Raises MismatchError when the labels are not dense: those are read with `sparse`.
+    """
+    if not _dense(labels):
+        got = labels["form"].unique().to_pylist()
+        raise MismatchError("soft labels are not dense", got=got, expected="dense", hint="generate.labels.form=dense")
     count, vocabulary = labels.num_rows, int(labels["vocabulary"][0].as_py())
     lengths = labels["positions"].to_numpy()
     valid_RA = np.arange(positions) < lengths[:, None]
@@ -75,6 +91,61 @@ def teacher_signals(columns: Columns, rows: np.ndarray, valid_RA: np.ndarray) ->
         scale_Q1 = columns["hidden_scale"][rows][valid_RA][:, None]
         signals["teacher_hidden"] = columns["teacher_hidden"][rows][valid_RA].astype(np.float32) * scale_Q1
     return signals
+
+
+def sparse(labels: pa.Table) -> SparseLabels:
+    """Labels of one sparse form as tensors, one row per position: answers one after the other in the table's order.
+
+    Raises MismatchError when rows of several forms, temperatures or draws are mixed, or when they are dense.
+    """
+    for name in ("form", "temperature", "draws"):
+        if len(labels[name].unique()) != 1:
+            got = labels[name].unique().to_pylist()
+            raise MismatchError(f"soft labels of several kinds: {name}", got=got, expected="one")
+    if _dense(labels):
+        raise MismatchError("soft labels are dense", got="dense", expected="a form that keeps some tokens")
+    entries_Q = _values(labels["entries"])
+    valid_QK = np.arange(entries_Q.max()) < entries_Q[:, None]
+    padded = {}
+    for name, dtype in (("ids", np.int64), ("logits", np.float32), ("counts", np.float32)):
+        padded[name] = np.zeros(valid_QK.shape, dtype)
+        if labels[name].null_count == 0:
+            padded[name][valid_QK] = _values(labels[name])
+    position = {name: _positions(labels, name) for name in ("log_sum_exp", "log_sum_exp_t", "tail", "tail_t")}
+    same = labels["temperature"][0].as_py() == 1.0
+    return SparseLabels(
+        ids_QK=torch.from_numpy(padded["ids"]),
+        logits_QK=torch.from_numpy(padded["logits"]),
+        counts_QK=torch.from_numpy(padded["counts"]),
+        valid_QK=torch.from_numpy(valid_QK),
+        log_sum_exp_Q=position["log_sum_exp"],
+        log_sum_exp_t_Q=position["log_sum_exp" if same else "log_sum_exp_t"],
+        temperature=labels["temperature"][0].as_py(),
+        draws=labels["draws"][0].as_py(),
+        tail_Q=position["tail"],
+        tail_t_Q=position["tail" if same else "tail_t"],
+    )
+
+
+def _positions(labels: pa.Table, name: str) -> Any:
+    return None if labels[name].null_count else torch.from_numpy(_values(labels[name]).copy())
+
+
+def _sparse_margins(labels: pa.Table) -> np.ndarray:
+    entries_Q = _values(labels["entries"])
+    position_E = np.repeat(np.arange(len(entries_Q)), entries_Q)
+    p_E = np.exp(_values(labels["logits"]).astype(np.float64) - _values(labels["log_sum_exp"])[position_E])
+    order_E = np.lexsort((-p_E, position_E))
+    first_Q = np.cumsum(entries_Q) - entries_Q
+    second_Q = np.where(entries_Q > 1, p_E[order_E][np.minimum(first_Q + 1, len(p_E) - 1)], 0.0)
+    lengths = labels["positions"].to_numpy()
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    mean: np.ndarray = np.bincount(row, p_E[order_E][first_Q] - second_Q, len(lengths)) / lengths
+    return mean
+
+
+def _dense(labels: pa.Table) -> bool:
+    return set(labels["form"].unique().to_pylist()) <= {"dense"}
 
 
 def _values(column: pa.ChunkedArray) -> np.ndarray:

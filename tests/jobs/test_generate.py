@@ -1,19 +1,27 @@
 """The teacher's answers: a bad row costs one row, and the soft labels that are stored are the ones that were given."""
 
+import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+from rich.console import Console
 
 from cluster import schema
 from cluster.recipe import Recipe, ResourcesSection
-from jobs import generate, tasks
+from cluster.store import Store
+from jobs import fit, generate, tasks
+from jobs.after.labels import inspect, show
+from jobs.data.answers import Answerer
+from jobs.data.labels import checks, reader
 from jobs.tasks import soft_labels
 from serving.bundle.predict import softmax
-from serving.teachers.transformers import Reply
+from serving.teachers import Reply
 
 
 @pytest.fixture
@@ -23,7 +31,7 @@ def answerer(tiny_digits: Callable[..., Recipe], tmp_path: Path) -> tuple[Any, p
     folder = tmp_path / "teacher"
     folder.mkdir()
     task.save(task.build(recipe.teacher, 0), folder)
-    return generate.Answerer(str(folder), keep_hidden=True), task.requests("train")
+    return Answerer(str(folder), recipe.generate, str(tmp_path / "tally")), task.requests("train")
 
 
 def with_images(requests: pa.Table, row: int, images: list[bytes]) -> pa.Table:
@@ -111,3 +119,85 @@ def test_ray_data_answers_every_request_once_and_a_second_pass_maps_nothing(
     assert answers["status"].to_pylist().count("rejected") == 1
     generate.answer_all(tmp_path / "requests.parquet", tmp_path / "teacher", section, tmp_path)
     assert sorted(path.name for path in (tmp_path / generate.ANSWERS).glob("*.parquet")) == files
+
+
+@pytest.mark.slow
+def test_a_killed_worker_a_bad_line_and_a_poisoned_row_change_no_answer_of_the_others(
+    answerer: tuple[Any, pa.Table], tiny_digits: Callable[..., Recipe], tmp_path: Path, ray_cluster: ResourcesSection
+) -> None:
+    import pyarrow.parquet as pq
+
+    _, requests = answerer
+    texts = requests["prompt"].to_pylist()
+    texts[9] = poison = f"{texts[9]} poison"
+    at = requests.schema.get_field_index("prompt")
+    requests = requests.set_column(at, requests.schema.field("prompt"), pa.array(texts))
+    pq.write_table(requests, tmp_path / "requests.parquet")
+    marker = tmp_path / "killed"
+
+    class Disturbed(Answerer):
+        """Dies in its first call; afterwards every fifth call of the teacher raises, and one row always does."""
+
+        def __call__(self, batch: pa.Table) -> pa.Table:
+            if not marker.exists():
+                marker.touch()
+                os._exit(1)
+            if not hasattr(self, "calls"):
+                self.calls, real, read = 0, self.teacher.complete, self.teacher.prompt
+
+                def complete(prompts: Any, temperature: float, seeds: Any) -> Any:
+                    self.calls += 1
+                    if self.calls % 5 == 0 or any(text == poison for text, _ in prompts):
+                        raise ConnectionError("the line went dead")
+                    return real([prompt for _, prompt in prompts], temperature, seeds)
+
+                self.teacher.prompt = lambda item: (item["text"], read(item))
+                self.teacher.complete = complete
+            return super().__call__(batch)
+
+    section = tiny_digits().generate
+    found = {}
+    for name, kind in (("calm", Answerer), ("disturbed", Disturbed)):
+        (tmp_path / name).mkdir()
+        generate.answer_all(tmp_path / "requests.parquet", tmp_path / "teacher", section, tmp_path / name, kind)
+        found[name] = pq.read_table(tmp_path / name / generate.ANSWERS).sort_by("sample_id")
+    assert marker.exists()
+    said = ["sample_id", "response", "tokens"]
+    rejected = [row for row in found["disturbed"].to_pylist() if row["status"] == "rejected"]
+    assert [row["prompt"] for row in rejected] == [poison]
+    assert rejected[0]["reason"] == "raised_ConnectionError" and rejected[0]["attempts"] > section.attempts
+    both = [pc.not_equal(table["prompt"], poison) for table in found.values()]
+    calm, disturbed = (table.filter(keep).select(said) for table, keep in zip(found.values(), both, strict=True))
+    assert len(calm) == len(requests) - 1 and calm.equals(disturbed)
+
+
+@pytest.mark.slow
+def test_rounds_fill_the_artifact_and_the_same_requests_are_never_asked_again(
+    tiny_digits: Callable[..., Recipe], store: Store, ray_cluster: ResourcesSection
+) -> None:
+    import pyarrow.parquet as pq
+
+    changes = ["fit.enabled=false", "generate.rounds=2", "generate.pool=1.5", "generate.samples=40",
+               "generate.templates={plain: '{{ text }}', twice: '{{ text }} {{ text }}'}",
+               "generate.labels={form: sampled, draws: 16}"]  # fmt: skip
+    recipe = tiny_digits(*changes)
+    fit.STEP.run(recipe, store)
+    first = generate.STEP.run(recipe, store)
+    facts = first.manifest.facts
+    assert (facts["requested"], facts["answered"], facts["reused"]) == (40, 40, 0)
+    assert facts["labelled"] == 40 and facts["bytes_per_token"]["label"] > 0
+    assert checks.problems(first.path()) == []
+    pairs = list(reader.stream(first.path(), 16))
+    assert [len(samples) for samples, _ in pairs] == [16, 16, 8]
+    assert all(samples["sample_id"].equals(labels["sample_id"]) for samples, labels in pairs)
+    again = generate.STEP.run(tiny_digits(*changes, "generate.blocks=3"), store)
+    assert again.id != first.id and again.manifest.facts["reused"] == 40
+    for name in (reader.SAMPLES, reader.LABELS):
+        assert pq.read_table(again.path() / name).equals(pq.read_table(first.path() / name))
+    store.write_record("runs/tiny", {"artifacts": {"samples": first.id, "teacher": fit.STEP.id(recipe)}})
+    shown = inspect(store, "latest", 3)
+    assert shown["problems"] == [] and len(shown["rows"]) == 3
+    assert all(one["likeliest"][0]["probability"] > 0 for row in shown["rows"] for one in row["positions"])
+    console = Console(file=io.StringIO(), width=200)
+    show(console, shown)
+    assert "bytes per token on disk" in console.file.getvalue()  # type: ignore[attr-defined]

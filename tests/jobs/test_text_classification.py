@@ -15,7 +15,7 @@ from cluster import schema
 from cluster.errors import InputError, MismatchError, RecipeError
 from cluster.recipe import Recipe
 from jobs import tasks
-from jobs.generate import Answerer
+from jobs.data.answers import Answerer, labels_of
 from jobs.tasks.text_classification import TextClassification, scores
 from serving.bundle import predict
 from serving.models import encoder, weights
@@ -104,12 +104,10 @@ def answered(task: TextClassification, tmp_path_factory: pytest.TempPathFactory)
     """Samples and soft labels of the training requests, answered by an unfitted teacher."""
     folder = tmp_path_factory.mktemp("teacher")
     task.save(task.build(task.recipe.teacher, 0), folder)
-    answers = Answerer(str(folder), keep_hidden=True)(task.requests("train"))
+    answers = Answerer(str(folder), task.recipe.generate, str(folder / "tally"))(task.requests("train"))
     assert set(answers["status"].to_pylist()) == {"ok"}
     samples = schema.conform(answers.append_column("teacher", pa.array(["t"] * len(answers))), "samples")
-    wanted = [name for name in schema.schema("soft_labels").names if name != "entropy"]
-    labels = answers.select([*wanted, "token_entropy"]).rename_columns([*wanted, "entropy"])
-    return samples, schema.conform(labels, "soft_labels")
+    return samples, labels_of(answers)
 
 
 def test_only_rows_as_they_are_have_a_true_label(task: TextClassification) -> None:

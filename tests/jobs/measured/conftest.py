@@ -15,6 +15,7 @@ import pytest
 from cluster.recipe import Recipe, load
 from cluster.store import Artifact, Store, artifact_id
 from jobs import curate, distill, evaluate, export, fit, generate
+from jobs.data.answers import Answerer
 from jobs.measure import gates
 from jobs.step import Step, Work
 from jobs.training import run as training
@@ -97,8 +98,8 @@ def _write(work: Work, values: dict[str, Any]) -> None:
     (work.draft.path / "report.json").write_text(json.dumps(values))
 
 
-def _answer_here(requests: Path, model: Path, section: Any, scratch: Path) -> None:
-    answered: pa.Table = generate.Answerer(str(model), section.hidden_layer is not None)(pq.read_table(requests))
+def _answer_here(requests: Path, model: Path, section: Any, scratch: Path, teacher: Any) -> None:
+    answered: pa.Table = Answerer(str(model), section, str(scratch / generate.TALLY))(pq.read_table(requests))
     (scratch / generate.ANSWERS).mkdir()
     pq.write_table(answered, scratch / generate.ANSWERS / "part.parquet")
 
