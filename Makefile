@@ -29,10 +29,10 @@ run: $(READY)  ## the whole chain on the default recipe: teacher, student, repor
 	@$(PY) -m jobs run digits
 
 test: $(READY)  ## the fast tests
-	@$(PY) -m pytest -m "not slow" $(ARGS)
+	@$(PY) -m pytest --ignore=tests/benchmarks -m "not slow" $(ARGS)
 
 test-slow: $(READY)  ## the rest: whole runs, kills, HTTP under load
-	@$(PY) -m pytest -m slow $(ARGS)
+	@$(PY) -m pytest --ignore=tests/benchmarks -m slow $(ARGS)
 
 check: $(READY)  ## lint, format and types
 	@$(PY) -m ruff check

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs import commands
+from jobs.before import command_line
 from jobs.commands import Asked
 from jobs.terminal import Terminal, execute
 
@@ -19,6 +20,10 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", help="a.b=c, chang
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
 UntilOption = Annotated[str | None, typer.Option("--until", help="the last step to run")]
 ForceOption = Annotated[bool, typer.Option("--force", help="although a gate failed; noted in the artifact")]
+AcceptOption = Annotated[
+    list[str] | None, typer.Option("--accept-terms", help="although these terms forbid it; repeat it")
+]
+RowsOption = Annotated[int, typer.Option("--rows", min=1, help="rows shown; all rows are verified")]
 RunArgument = Annotated[str, typer.Argument(help="a run's name, or latest")]
 
 
@@ -49,10 +54,11 @@ for verb in list(commands.VERBS)[:-1]:
 
 
 @app.command(help=commands.VERBS["promote"])
-def promote(recipe: RecipeArgument, force: ForceOption = False, changes: SetOption = None, store: StoreOption = "runs/",
-            as_json: JsonOption = False) -> None:  # fmt: skip
+def promote(recipe: RecipeArgument, force: ForceOption = False, accept_terms: AcceptOption = None,
+            changes: SetOption = None, store: StoreOption = "runs/", as_json: JsonOption = False) -> None:  # fmt: skip
     """See commands.VERBS."""
-    _end(lambda terminal: commands.verb(terminal, Asked(recipe, changes or [], store), "promote", force), as_json)
+    asked = Asked(recipe, changes or [], store)
+    _end(lambda terminal: commands.verb(terminal, asked, "promote", force, accept_terms or []), as_json)
 
 
 @app.command()
@@ -61,9 +67,31 @@ def report(run: RunArgument = "latest", store: StoreOption = "runs/", as_json: J
     _end(lambda terminal: commands.report(terminal, run, store), as_json)
 
 
+labels = typer.Typer(no_args_is_help=True, help="Look into a run's soft labels.")
+app.add_typer(labels, name="labels")
+
+
+@labels.command()
+def inspect(run: RunArgument = "latest", rows: RowsOption = 5, store: StoreOption = "runs/",
+            as_json: JsonOption = False) -> None:  # fmt: skip
+    """Show answers beside their likeliest tokens; verify checksums, sizes, draws and masses of every row."""
+    _end(lambda terminal: commands.inspect_labels(terminal, run, store, rows), as_json)
+
+
+@app.command("curate-audit")
+def curate_audit(
+    sheet: Annotated[str, typer.Argument(help="the audit.csv of a curated artifact, its column `right` filled in")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a filled-in audit sheet says about the kept rows."""
+    _end(lambda terminal: commands.curate_audit(terminal, sheet), as_json)
+
+
 def _end(command: Callable[[Terminal], None], as_json: bool) -> None:
     raise typer.Exit(execute(command, as_json))
 
+
+command_line.add_to(app, _end)
 
 if __name__ == "__main__":
     app(prog_name="python -m jobs")

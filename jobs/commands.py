@@ -65,11 +65,12 @@ def run(terminal: Terminal, asked: Asked, until: str | None) -> None:
         terminal.answer({**record, "demo": None}, lambda console: _artifacts(console, record["artifacts"]))
 
 
-def verb(terminal: Terminal, asked: Asked, name: str, force: bool = False) -> None:
+def verb(terminal: Terminal, asked: Asked, name: str, force: bool = False, accepted: Sequence[str] = ()) -> None:
     """One step alone. Raises ArtifactMissing when what it reads is not there yet, else as `run`."""
     recipe, store = _opened(asked)
     try:
-        record = _forced(recipe, store) if force else _run(terminal, recipe, store, [name])
+        overruled = force or bool(accepted)
+        record = _overruled(recipe, store, force, accepted) if overruled else _run(terminal, recipe, store, [name])
     finally:
         _leave_ray()
     terminal.answer(record, lambda console: _artifacts(console, record["artifacts"]))
@@ -96,6 +97,27 @@ def report(terminal: Terminal, run_name: str, store_root: str) -> None:
 
     found = reports.read_report(Store.open(store_root), run_name)
     terminal.answer(found.values, lambda console: console.print(reports.show(found)))
+
+
+def inspect_labels(terminal: Terminal, run_name: str, store_root: str, rows: int) -> None:
+    """What is inside a run's soft labels. Raises ArtifactMissing, ArtifactCorrupt, StepFailed where a check fails."""
+    from cluster.store import Store
+    from jobs.after import labels
+
+    document = labels.inspect(Store.open(store_root), run_name, rows)
+    terminal.answer(document, lambda console: labels.show(console, document))
+    labels.refuse_problems(document)
+
+
+def curate_audit(terminal: Terminal, sheet: str) -> None:
+    """What a filled-in audit sheet says. Raises DataError when it is none, or nothing is filled in."""
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from jobs.after import audit
+
+    found = audit.read(Path(sheet))
+    terminal.answer(asdict(found), lambda console: console.print(audit.told(found), highlight=False))
 
 
 def _opened(asked: Asked) -> tuple[Recipe, Store]:
@@ -125,11 +147,11 @@ def _run(terminal: Terminal, recipe: Recipe, store: Store, verbs: list[str]) -> 
     return record
 
 
-def _forced(recipe: Recipe, store: Store) -> dict[str, Any]:
-    """Promote although gates failed, noted in the artifact as such."""
+def _overruled(recipe: Recipe, store: Store, force: bool, accepted: Sequence[str]) -> dict[str, Any]:
+    """Promote although gates failed or the teacher's terms forbid it, noted in the artifact as such."""
     from jobs import promote, step
 
-    promotion = promote.FORCED.run(recipe, store)
+    promotion = promote.overruling(force, accepted).run(recipe, store)
     promote.confirm(recipe, store, promotion)
     return {
         "run": step.run_name(recipe),

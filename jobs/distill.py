@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from cluster.recipe import Stage, Term
 from cluster.store import Artifact
 from jobs import curate, fit, generate, tasks
+from jobs.before import sheets
 from jobs.step import Step, Work
 from jobs.training.run import Arm, train_arm
 
@@ -42,6 +43,7 @@ def control_body(work: Work) -> None:
     """Write `hf/` and `history.json` of the control arm: every answered row with its true label, cross entropy only."""
     recipe = work.recipe
     samples = pq.read_table(work.parents["samples"].path() / "samples.parquet")
+    samples = sheets.overlay_samples(samples, work.parents["curated"].path())
     labelled = samples.filter(pc.is_valid(samples["label_name"]))
     columns = tasks.of(recipe).pack(labelled, None, true_labels=True)
     initial, _ = _initial(work)
@@ -58,7 +60,8 @@ def curated(parents: Mapping[str, Artifact]) -> tuple[pa.Table, pa.Table]:
     for name in ("samples", "soft_labels"):
         table = pq.read_table(folder / f"{name}.parquet")
         tables.append(table.take(pc.index_in(kept, table["sample_id"].combine_chunks())))
-    return tables[0], tables[1]
+    curated = parents["curated"].path()
+    return sheets.overlay_samples(tables[0], curated), sheets.overlay_labels(tables[1], curated)
 
 
 def hard_label_stages(stages: Sequence[Stage], scale: float) -> tuple[Stage, ...]:

@@ -8,11 +8,16 @@ from cluster.recipe import Recipe
 from jobs import tasks
 from jobs.step import Step, Work
 from jobs.training.run import Arm, train_arm
+from serving import teachers
 
 
 def body(work: Work) -> None:
     """Train the teacher from its recipe's weights (or a seeded start) and write `hf/` and `history.json`."""
     recipe, section = work.recipe, work.recipe.fit
+    if recipe.teacher.architecture in teachers.KINDS:
+        teachers.write_folder(recipe.teacher, work.draft.path / "hf")
+        work.draft.note(fitted=False)
+        return
     task = tasks.of(recipe)
     initial = work.draft.scratch / "initial"
     if not (initial / "task.json").is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Mapping
@@ -9,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from cluster import session
-from cluster.errors import ResourceError
+from cluster.errors import RecipeError, ResourceError
 from cluster.recipe import Recipe
 from cluster.store import Artifact, Store
 from jobs import curate, distill, evaluate, export, fit, generate, promote, tasks
-from jobs.data import filters
+from jobs.before import licences, sheets
 from jobs.step import Step, run_name
 from jobs.training import losses
+from serving import teachers
 
 # One verb, one file, one command; the steps of a verb do not read each other and run at the same time.
 VERBS: Mapping[str, tuple[Step, ...]] = {
@@ -47,9 +49,18 @@ def check(recipe: Recipe, store: Store) -> None:
     """
     for where, section in (("fit", recipe.fit), ("distill", recipe.distill)):
         for index, stage in enumerate(section.stages):
-            losses.check(stage.losses, f"{where}.stages.{index}.losses")
-    filters.check(recipe.curate.filters)
+            terms = f"{where}.stages.{index}.losses"
+            losses.check(stage.losses, terms, losses.absent(recipe, where, stage))
+    curate.check(recipe)
+    generate.check(recipe)
+    if recipe.fit.enabled and recipe.teacher.architecture in teachers.KINDS:
+        got = recipe.teacher.architecture
+        raise RecipeError("fit.enabled: this teacher cannot be fitted", got=got, expected="fit.enabled=false")
+    teachers.check(recipe.teacher)
     tasks.of(recipe).check()
+    sheets.check(recipe)
+    for warning in licences.warnings(recipe):
+        logging.getLogger(__name__).warning(warning)
     place = next(folder for folder in (store.workspace, *store.workspace.parents) if folder.exists())
     free = shutil.disk_usage(place).free
     if free < DISK_BYTES:

@@ -6,7 +6,7 @@ an artifact with facts only: model, version, alias, and what was forced.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,14 +18,17 @@ from cluster.registry import Registry
 from cluster.session import commit
 from cluster.store import Artifact, Store
 from jobs import evaluate, export
+from jobs.before import licences
 from jobs.measure import gates
 from jobs.step import Step, Work
 
 CHAMPION = "champion"
 
 
-def body(work: Work, *, force: bool = False) -> None:
-    """Register and alias the bundle. Raises GateFailed unless every gate is passed or `force` is given (then noted)."""
+def body(work: Work, *, force: bool = False, accepted: Collection[str] = ()) -> None:
+    """Register and alias the bundle. Raises GateFailed unless every gate is passed or `force` is given (then noted),
+    InputError where the teacher's terms forbid training on its outputs and are not among the `accepted` (noted too)."""
+    overruled = licences.refuse(work.recipe, accepted)
     report, section = evaluate.report_of(work.parents["report"]), work.recipe.promote
     if not force:
         gates.refuse_failed(report["gates"])
@@ -35,7 +38,12 @@ def body(work: Work, *, force: bool = False) -> None:
     alias = give_alias(registry, section.model_name, version, section.alias)
     failed = [name for name, _, _ in gates.failed(report["gates"])]
     work.draft.note(
-        model=section.model_name, version=version, alias=alias, registry=registry.uri, forced=failed if force else []
+        model=section.model_name,
+        version=version,
+        alias=alias,
+        registry=registry.uri,
+        forced=failed if force else [],
+        accepted_terms=overruled,
     )
 
 
@@ -97,6 +105,9 @@ def _lineage(work: Work, report: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-STEP = Step("promote", "promotion", 1, ("promote",), (export.STEP, evaluate.STEP), body)
-# `--force` is the command's, not the recipe's: the same artifact by another body, which notes what it overruled.
-FORCED = replace(STEP, body=partial(body, force=True))
+STEP = Step("promote", "promotion", 1, ("promote",), (export.STEP, evaluate.STEP), body, licences.identity)
+
+
+def overruling(force: bool, accepted: Collection[str]) -> Step:
+    """The step with what only the command can say: the same artifact by another body, which notes what it overruled."""
+    return replace(STEP, body=partial(body, force=force, accepted=tuple(accepted)))

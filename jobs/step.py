@@ -9,6 +9,7 @@ from typing import Any
 from cluster.recipe import Recipe
 from cluster.session import commit
 from cluster.store import Artifact, Draft, Store, artifact_id
+from jobs.before import licences
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Step:
             self.kind, aid, section=section, parents=about, step_version=self.version, commit=commit()
         ) as draft:
             if not draft.done:
+                draft.note(licences=licences.facts(recipe))
                 self.body(Work(recipe, store, parents, draft))
         return draft.artifact
 

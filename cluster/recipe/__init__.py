@@ -14,7 +14,7 @@ from cluster.recipe.export import ExportSection
 from cluster.recipe.fit import FitSection
 from cluster.recipe.generate import GenerateSection
 from cluster.recipe.load import known_recipes, load
-from cluster.recipe.models import ModelSection
+from cluster.recipe.models import ModelSection, TeacherSection
 from cluster.recipe.promote import PromoteSection
 from cluster.recipe.resources import ResourcesSection
 from cluster.recipe.serving import ServingSection
@@ -38,6 +38,7 @@ __all__ = [
     "Section",
     "ServingSection",
     "Stage",
+    "TeacherSection",
     "Term",
     "TrainingSection",
     "known_recipes",
@@ -53,7 +54,7 @@ class Recipe(Section):
     seed: int = Field(0, ge=0, description="Seed of everything random in the run.")
     description: str = Field("", description="One sentence for people.", json_schema_extra=NOT_IDENTITY)
     data: DataSection = Field(description="Which rows.")
-    teacher: ModelSection = Field(description="Which teacher.")
+    teacher: TeacherSection = Field(description="Which teacher.")
     student: ModelSection = Field(description="Which student.")
     fit: FitSection = Field(FitSection(enabled=False), description="Fitting the teacher first.")
     generate: GenerateSection = Field(GenerateSection(), description="Samples and soft labels.")

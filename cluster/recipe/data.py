@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from cluster.recipe.base import Section
+from cluster.recipe.base import NOT_IDENTITY, Section
 
 
 class DataSection(Section):
@@ -28,4 +28,7 @@ class DataSection(Section):
     )
     classes: list[str | int] | None = Field(None, description="Keep only the rows of these labels; null: all.")
     max_rows: int | None = Field(None, ge=1, description="Rows kept of each split, seeded choice; null: all.")
+    licence: str | None = Field(
+        None, description="Licence of the rows, by name; null: not known.", json_schema_extra=NOT_IDENTITY
+    )
     params: dict[str, JsonValue] = Field({}, description="Knobs of the source itself, checked by its own file.")

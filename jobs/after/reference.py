@@ -92,10 +92,13 @@ def commands() -> str:
 
 
 def applied(app: Any) -> Mapping[str, Any]:
-    """Name -> command of a typer application."""
+    """Name -> command of a typer application; a command of a group goes by both names."""
     import typer.main
 
-    found: Mapping[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    found: dict[str, Any] = {}
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        below = getattr(command, "commands", None)
+        found |= {name: command} if below is None else {f"{name} {own}": one for own, one in below.items()}
     return found
 
 
@@ -182,13 +185,21 @@ def _params() -> Iterator[tuple[str, type[Section]]]:
     from jobs.data.variants import Views as TextViews
     from jobs.tasks import text_classification, visual_qa
     from jobs.training.losses import LOSSES
+    from jobs.training.weighting import RULES
     from serving.models.encoder import EncoderParams
     from serving.models.omni import OmniParams
+    from serving.teachers.causal import CausalParams
+    from serving.teachers.endpoint import OpenAIParams
+    from serving.teachers.vllm import VllmParams
 
     yield from ((f"`params` of loss `{name}`", loss.params) for name, loss in LOSSES.items())
+    yield from ((f"`params` of focus rule `{name}`", rule.params) for name, rule in RULES.items())
     yield from ((f"`params` of filter `{name}`", one.params) for name, one in FILTERS.items())
     yield "`params` of architecture `omni_moe`", OmniParams
     yield "`params` of architecture `encoder`", EncoderParams
+    yield "`params` of architecture `causal_lm`", CausalParams
+    yield "`params` of architecture `openai`", OpenAIParams
+    yield "`params` of architecture `vllm`", VllmParams
     yield "`data.params` of task `visual_qa`", visual_qa.Questions
     yield "`fit.views` and `generate.views` of task `visual_qa`", visual_qa.Views
     yield "`data.params` of task `text_classification`", text_classification.Texts

@@ -23,6 +23,10 @@ class Task(Protocol):
     def check(self) -> None:
         """Refuse a recipe that cannot work, before Ray starts. Raises InputError (data, shapes, vocabularies)."""
 
+    @property
+    def classes(self) -> Sequence[str] | None:
+        """Names of the classes in the order of their index; None where answers are texts."""
+
     def data_identity(self) -> dict[str, Any]:
         """What names the recipe's rows: content hashes of files, or the name of an embedded set."""
 

@@ -25,7 +25,7 @@ from cluster.canonical import digest
 from cluster.errors import MismatchError, RecipeError
 from cluster.recipe import ModelSection, Recipe
 from cluster.recipe.base import Section
-from jobs.data import tabular
+from jobs.data import augment, tabular
 from jobs.data.variants import Views, variants
 from jobs.tasks.soft_labels import soft_columns, teacher_signals
 from jobs.training.table import Columns
@@ -93,6 +93,7 @@ class TextClassification:
             )
         if any(stage.kv_heads is not None for stage in (*recipe.fit.stages, *recipe.distill.stages)):
             raise RecipeError("stages: kv_heads: an encoder has no key/value cache", expected="kv_heads null")
+        augment.check(recipe.generate.augment, ["text"])
         _ = self.rows
         self._check_vocabulary()
 
@@ -110,6 +111,11 @@ class TextClassification:
             raise MismatchError(
                 "teacher and student vocabularies differ", got=own, expected=self._teacher_weights, hint=hint
             )
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """See `Task.classes`."""
+        return self.rows.classes
 
     def data_identity(self) -> dict[str, Any]:
         """See `Task.data_identity`: the hash of every data file, and of the weights that are files here."""
@@ -141,9 +147,11 @@ class TextClassification:
         for one in made:
             origin = {"template": one.kind, "parent": asked[one.row]["sample_id"]}
             asked.append(self._request(split, one.text, int(rows.numbers[one.row]), one.view) | origin)
-        if split == "train" and generate.samples:
-            asked = asked[: generate.samples]  # rows as they are come first
-        return schema.conform(pa.Table.from_pylist(asked, schema.schema("requests")), "requests")
+        table = schema.conform(pa.Table.from_pylist(asked, schema.schema("requests")), "requests")
+        if split == "train":
+            table = augment.extended(table, generate.augment, self._seed)
+            table = table.slice(0, generate.samples or len(table))  # rows as they are come first
+        return table
 
     @property
     def _seed(self) -> int:

@@ -22,7 +22,7 @@ from cluster.canonical import digest
 from cluster.errors import RecipeError
 from cluster.recipe import ModelSection, Recipe
 from cluster.recipe.base import Section
-from jobs.data import digits
+from jobs.data import augment, digits
 from jobs.tasks import visual_rows
 from jobs.tasks.soft_labels import soft_columns
 from jobs.tasks.visual_rows import ANSWER_TOKENS, MAX_IMAGES, TOKENS
@@ -78,11 +78,16 @@ class VisualQA:
         if self.recipe.data.source != "digits":
             raise RecipeError("data.source does not fit task visual_qa", got=self.recipe.data.source, expected="digits")
         Views.parse(self.recipe.generate.views, at="generate.views")
+        augment.check(self.recipe.generate.augment, ["image", "text"])
         Views.parse(self.recipe.fit.views, at="fit.views")
         for name, section in (("teacher", self.recipe.teacher), ("student", self.recipe.student)):
             if section.architecture != "omni_moe":
                 raise RecipeError(f"{name}.architecture", got=section.architecture, expected="omni_moe")
             omni.OmniParams.parse(section.params, at=f"{name}.params")
+
+    @property
+    def classes(self) -> None:
+        """See `Task.classes`: answers are words."""
 
     def data_identity(self) -> dict[str, Any]:
         """See `Task.data_identity`."""
@@ -141,7 +146,8 @@ class VisualQA:
                     "seed": seed * 100_003 + row,
                 }
             )
-        return schema.conform(pa.Table.from_pylist(rows), "requests")
+        table = schema.conform(pa.Table.from_pylist(rows), "requests")
+        return augment.extended(table, generate.augment, seed) if split == "train" else table
 
     def fit_columns(self) -> Columns:
         """See `Task.fit_columns`."""

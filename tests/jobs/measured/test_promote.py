@@ -78,7 +78,7 @@ def test_a_failed_gate_stops_promotion_and_leaves_no_trace_and_force_is_noted(
     with pytest.raises(GateFailed, match=r"bytes_max: \d+ \(limit 5"):
         named("stopped", of=failing)
     assert Registry(registry_uri).alias("stopped", "champion") is None
-    facts = named("stopped", step=promote.FORCED, of=failing)[1].manifest.facts
+    facts = named("stopped", step=promote.overruling(True, []), of=failing)[1].manifest.facts
     assert facts["forced"] == ["bytes_max"] and facts["alias"] == "champion"
 
 
