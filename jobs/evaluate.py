@@ -189,7 +189,7 @@ def _inputs(recipe: Recipe) -> dict[str, Any]:
 STEP = Step(
     "evaluate",
     "report",
-    1,
+    2,
     ("evaluate",),
     (fit.STEP, generate.STEP, curate.STEP, distill.STEP, export.STEP),
     body,

@@ -54,23 +54,30 @@ TWO = tuple(q.slice for q in QUESTIONS if q.arity == 2)
 
 @dataclass(frozen=True)
 class Pictures:
-    """All pictures: uint8 [1797, 8, 8] with 0..255, their digit [1797], and the picture numbers of each split."""
+    """All pictures: uint8 [1797, 8, 8] with 0..255, their digit [1797], and the picture numbers of each split.
+
+    The further split "labelled" is the part of "train" whose digits count as known.
+    """
 
     pixels: np.ndarray
     digits: np.ndarray
     splits: dict[str, np.ndarray]
 
 
-def pictures() -> Pictures:
-    """Read the scans and split them by a fixed permutation, the same on every machine."""
+def pictures(labelled_share: float = 1.0) -> Pictures:
+    """Read the scans and split them by a fixed permutation, the same on every machine.
+
+    Of the training pictures the first `labelled_share` count as labelled.
+    """
     from sklearn.datasets import load_digits
 
     data = load_digits()
     order = np.random.default_rng(1797).permutation(len(data.target))
     ends = np.cumsum(list(SPLITS.values()))
-    parts = np.split(order, ends[:-1])
+    splits = dict(zip(SPLITS, np.split(order, ends[:-1]), strict=True))
+    splits["labelled"] = splits["train"][: round(labelled_share * SPLITS["train"])]
     pixels = np.round(data.images * 255 / 16).astype(np.uint8)
-    return Pictures(pixels, data.target.astype(np.int64), dict(zip(SPLITS, parts, strict=True)))
+    return Pictures(pixels, data.target.astype(np.int64), splits)
 
 
 @dataclass(frozen=True)
@@ -85,9 +92,12 @@ class Drawn:
 
 
 def draw(source: Pictures, split: str, count: int, seed: int, two_share: float = 0.4) -> Drawn:
-    """`count` questions over one split, the same for the same seed; a quarter of "same"/"larger" pairs are alike."""
+    """`count` questions over one split, the same for the same seed; a quarter of "same"/"larger" pairs are alike.
+
+    The second picture is labelled where the first one is, so that a question's answer is known or it is not.
+    """
     rng = np.random.default_rng([seed, count])
-    pool = source.splits[split]
+    pool, known = source.splits[split], np.isin(np.arange(len(source.digits)), source.splits["labelled"])
     kinds = [q for q in QUESTIONS if q.arity == 1], [q for q in QUESTIONS if q.arity == 2]
     first, second, prompt, answer, slices = rng.choice(pool, count), np.full(count, -1), [], [], []
     for row in range(count):
@@ -95,7 +105,8 @@ def draw(source: Pictures, split: str, count: int, seed: int, two_share: float =
         question = group[rng.integers(len(group))]
         if question.arity == 2:
             alike = question.slice != "sum" and rng.random() < 0.25
-            choice = pool[source.digits[pool] == source.digits[first[row]]] if alike else pool
+            choice = pool[known[pool] == known[first[row]]]
+            choice = choice[source.digits[choice] == source.digits[first[row]]] if alike else choice
             second[row] = rng.choice(choice)
         n = int(rng.integers(1, 9))
         a, b = int(source.digits[first[row]]), int(source.digits[second[row]])

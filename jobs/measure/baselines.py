@@ -45,18 +45,25 @@ class MajorityAnswer:
 
 
 class LinearSvm:
-    """TF-IDF of words and word pairs under a linear support vector machine; it has no probabilities: confidence NaN."""
+    """TF-IDF of words, word pairs and pieces of words under a linear support vector machine.
+
+    It has no probabilities: confidence NaN. The pieces make it an honest rival: .904 instead of .883 on validation rows
+    of banking77.
+    """
 
     about = "TF-IDF and a linear SVM"
 
     def __init__(self, samples: pa.Table) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.pipeline import make_pipeline
+        from sklearn.pipeline import make_pipeline, make_union
         from sklearn.svm import LinearSVC
 
-        self.model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LinearSVC())
+        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        pieces = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
+        self.model = make_pipeline(make_union(words, pieces), LinearSVC())
         self.model.fit(samples["prompt"].to_pylist(), samples["label_name"].to_pylist())
-        self.params = int(self.model[0].idf_.size + self.model[1].coef_.size)
+        svm = self.model[1]
+        self.params = int(svm.coef_.size + svm.coef_.shape[1])  # with one inverse document frequency per feature
         self.bytes = 4 * self.params
 
     def predict(self, items: Sequence[Mapping[str, Any]]) -> list[predict.Answer]:

@@ -49,6 +49,7 @@ class Questions(Section):
     validation: int = Field(600, ge=20, description="questions over the validation pictures (rows)")
     test: int = Field(1500, ge=20, description="questions over the test pictures (rows)")
     two_share: float = Field(0.4, ge=0, le=1, description="questions over two pictures (share)")
+    labelled_share: float = Field(1.0, gt=0, le=1, description="training pictures whose digit is known (share)")
 
 
 class VisualQA:
@@ -102,11 +103,11 @@ class VisualQA:
 
     @cached_property
     def _pictures(self) -> digits.Pictures:
-        return digits.pictures()
+        return digits.pictures(self.questions.labelled_share)
 
     def _drawn(self, purpose: str, count: int, views: Mapping[str, Any] | None) -> tuple[digits.Drawn, np.ndarray, int]:
         """Questions of one purpose and their pictures uint8 [R, 2, H, W] as seen (views applied)."""
-        split = "train" if purpose in ("fit", "train") else purpose
+        split = "labelled" if purpose == "fit" else purpose
         seed = SEEDS[purpose] * 1000 + (
             self.recipe.generate.seed + self.recipe.seed if purpose in ("fit", "train") else 0
         )
@@ -127,6 +128,7 @@ class VisualQA:
         generate, rows = self.recipe.generate, []
         counts = {"train": generate.samples, "validation": self.questions.validation, "test": self.questions.test}
         drawn, pixels, seed = self._drawn(split, counts[split], generate.views if split == "train" else None)
+        labelled = np.isin(drawn.first, self._pictures.splits["labelled"]) | (split != "train")
         for row, (second, prompt) in enumerate(zip(drawn.second, drawn.prompt, strict=True)):
             images = [_png(image) for image in pixels[row, : 1 + int(second >= 0)]]
             identity = [prompt, [image.hex() for image in images], split, generate.temperature, seed, row]
@@ -138,7 +140,7 @@ class VisualQA:
                     "prompt": prompt,
                     "images": images,
                     "image_format": "png",
-                    "label_name": drawn.answer[row],
+                    "label_name": drawn.answer[row] if labelled[row] else None,
                     "seed_row": int(drawn.first[row]),
                     "view": 0,
                     "draw": 0,

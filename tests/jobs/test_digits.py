@@ -17,7 +17,7 @@ def source() -> digits.Pictures:
 
 
 def test_the_splits_are_all_pictures_and_share_none(source: digits.Pictures) -> None:
-    parts = list(source.splits.values())
+    parts = [source.splits[name] for name in digits.SPLITS]
     assert [len(part) for part in parts] == [1293, 144, 360]
     assert sorted(np.concatenate(parts)) == list(range(1797))
 
@@ -39,6 +39,29 @@ def test_every_answer_follows_from_the_true_digits(source: digits.Pictures, spli
             "larger": "equal" if a == b else digits.spell(max(a, b)),
         }[drawn.slice[row]]  # fmt: skip
         assert drawn.answer[row] == expected
+
+
+def test_a_questions_pictures_are_all_labelled_or_all_not_and_the_teacher_is_fitted_on_labelled_ones() -> None:
+    source = digits.pictures(labelled_share=0.3)
+    labelled = set(source.splits["labelled"].tolist())
+    assert len(labelled) == round(0.3 * 1293)
+    assert labelled < set(source.splits["train"].tolist())
+    drawn = digits.draw(source, "train", 600, seed=3, two_share=0.5)
+    pairs = [(a in labelled, b in labelled) for a, b in zip(drawn.first, drawn.second, strict=True) if b >= 0]
+    assert {a == b for a, b in pairs} == {True}
+    assert 0.2 < np.mean([a for a, _ in pairs]) < 0.4
+    fitted = digits.draw(source, "labelled", 600, seed=3, two_share=0.5)
+    assert set(fitted.first.tolist()) | set(fitted.second.tolist()) - {-1} <= labelled
+
+
+def test_a_request_about_an_unlabelled_picture_has_no_true_label(tiny_digits: Callable[..., Recipe]) -> None:
+    known = {}
+    for share in (0.5, 1.0):
+        task = tasks.of(tiny_digits(f"data.params.labelled_share={share}"))
+        known[share] = [label is not None for label in task.requests("train")["label_name"].to_pylist()]
+        assert None not in task.requests("test")["label_name"].to_pylist()
+    assert all(known[1.0])
+    assert 0.2 < np.mean(known[0.5]) < 0.8
 
 
 def test_numbers_are_spelled_digit_by_digit() -> None:
