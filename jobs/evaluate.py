@@ -105,8 +105,8 @@ def _measured(
             "logit_error": logit_error(folders["bundle"], items),
         },
         "kv_share": int8.kv_bytes_per_token / unmerged if int8.kv_bytes_per_token else None,
-        "param_share": student.params / teacher.params,
-        "speedup": timed["teacher"]["p50"] / timed["student_int8"]["p50"],
+        "param_share": student.params / teacher.params if student.params and teacher.params else None,
+        "speedup": timed["teacher"]["p50"] / timed["student_int8"]["p50"] if "teacher" in timed else None,
         "calibration": {
             name: metrics.calibration(right[name], np.array([answer.confidence for answer in asked[name].answers]))
             for name in ("teacher", "student", "student_int8")

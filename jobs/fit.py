@@ -14,11 +14,11 @@ from serving import teachers
 def body(work: Work) -> None:
     """Train the teacher from its recipe's weights (or a seeded start) and write `hf/` and `history.json`."""
     recipe, section = work.recipe, work.recipe.fit
+    task = tasks.of(recipe)
     if recipe.teacher.architecture in teachers.KINDS:
-        teachers.write_folder(recipe.teacher, work.draft.path / "hf")
+        teachers.write_folder(recipe.teacher, work.draft.path / "hf", **task.framing())
         work.draft.note(fitted=False)
         return
-    task = tasks.of(recipe)
     initial = work.draft.scratch / "initial"
     if not (initial / "task.json").is_file():
         network = task.build(recipe.teacher, recipe.seed)

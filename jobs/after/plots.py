@@ -72,13 +72,15 @@ def _svg(name: str, height: float, draw: Any, *data: Any) -> str:
 def _tradeoff(axes: Axes, report: Report) -> None:
     models, primary = report["models"], report["primary_metric"]
     reached = {name: model["metrics"][primary] for name, model in models.items()}
-    for name in ("teacher", "student", "student_int8"):
+    timed = [name for name in ("teacher", "student", "student_int8") if models[name]["latency_ms"]]
+    largest = max(models[name]["bytes"] for name in timed)
+    for name in timed:
         size, x = models[name]["bytes"], models[name]["latency_ms"]["p50"]
         label = f"{MODELS[name]}, {wording.size(size)}"
         axes.scatter(
             x,
             reached[name],
-            s=30 + 270 * size / models["teacher"]["bytes"],
+            s=30 + 270 * size / largest,
             color=COLOURS[name],
             alpha=0.85,
             zorder=3,
@@ -87,8 +89,8 @@ def _tradeoff(axes: Axes, report: Report) -> None:
     seen = [share for name, share in reached.items() if name != "baseline"]
     room = max(0.3 * (max(seen) - min(seen)), 0.01)
     bottom, top = min(seen) - room, max(seen) + room
-    for name in ("control", "baseline"):
-        if name in reached:
+    for name in ("teacher", "control", "baseline"):
+        if name in reached and name not in timed:
             # A baseline far below would press everything else into one line; its number says enough.
             drawn = bottom <= reached[name] <= top
             y = [reached[name]] * 2 if drawn else [float("nan")] * 2
@@ -101,7 +103,7 @@ def _tradeoff(axes: Axes, report: Report) -> None:
                 label=f"{MODELS[name]}, {wording.percent(reached[name])}",
             )
     axes.set(
-        xlim=(0, 1.15 * max(models[name]["latency_ms"]["p50"] for name in ("teacher", "student", "student_int8"))),
+        xlim=(0, 1.15 * max(models[name]["latency_ms"]["p50"] for name in timed)),
         ylim=(bottom, top),
     )
     axes.set(xlabel="median latency at batch 1 (ms)", ylabel=wording.metric(primary))

@@ -139,7 +139,7 @@ def _told(report: Mapping[str, Any]) -> str:
         f"{report['rows']:,} test rows, scored by free answers",
         f"retention {wording.percent(kept['value'])} (95 %: {low} to {high})",
         f"INT8 drop {wording.percent(report['int8']['task_drop'], 2)}",
-        f"{report['speedup']:.1f}x faster than the teacher on the same engine",
+        f"{wording.times(report['speedup'])} faster than the teacher on the same engine",
         f"KV cache {wording.percent(report['kv_share'], 0)} of the unmerged student's",
         f"{wording.seconds(whole)} of work in all steps",
         f"commit {report['commit'][:10]}",

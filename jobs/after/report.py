@@ -72,7 +72,7 @@ def show(report: Report) -> Group:
         f"INT8 drop {wording.percent(int8['task_drop'], 2)}, agreement {wording.percent(int8['agreement'])}",
         f"KV {wording.percent(values['kv_share'], 0)}",
         f"parameters {wording.percent(values['param_share'], 0)}",
-        f"{values['speedup']:.1f}x faster",
+        f"{wording.times(values['speedup'])} faster",
     ]
     page = Text(f"report: {report.folder / 'report.html'}", no_wrap=True, overflow="ignore")
     return Group(models(values), Text(" \u00b7 ".join(told)), gates(values), page)

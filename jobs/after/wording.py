@@ -52,6 +52,11 @@ def seconds(value: float | None) -> str:
     return f"{value:.1f} s" if value < 60 else f"{int(value) // 60} min {int(value) % 60} s"
 
 
+def times(factor: float | None) -> str:
+    """1.66 -> "1.7x"."""
+    return DASH if factor is None else f"{factor:.1f}x"
+
+
 def plain(value: float | None) -> str:
     """Three significant digits: 0.97345 -> "0.973"."""
     return DASH if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -35,17 +35,22 @@ def text_of(value: Any) -> str:
     return text
 
 
+def is_null(label: Any) -> bool:
+    """Whether there is no label: null, not a number, or blank."""
+    if isinstance(label, str | bytes):
+        return not label.strip()
+    return label is None or (isinstance(label, float) and math.isnan(label))
+
+
 def key_of(value: Any) -> str:
     """A label as text, the same for 3, 3.0 and "3". Raises CellError: null, undecodable or no name and no number."""
     label = _decoded(value, "label")
     if isinstance(label, float) and math.isfinite(label) and label.is_integer():
         label = int(label)
-    if label is None or (isinstance(label, float) and math.isnan(label)):
-        raise CellError("null_label", "the label is null")
+    if is_null(label):
+        raise CellError("null_label", "the label is null or blank")
     if isinstance(label, bool):
         return str(label).lower()
-    if isinstance(label, str) and not label.strip():
-        raise CellError("null_label", "the label is blank")
     if isinstance(label, str | int | float):
         return str(label).strip()
     raise CellError("wrong_type", f"label: got {type(label).__name__}, expected a name or an integer")

@@ -41,21 +41,25 @@ class Rows:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A recipe's rows: class names in order of their index, the three splits, and what was set aside in any file."""
+    """A recipe's rows: class names in order of their index, the three splits, training texts that have no label (their
+    class index is -1), and what was set aside in any file."""
 
     classes: tuple[str, ...]
     splits: Mapping[str, Rows]
+    unlabelled: Rows
     dead: tuple[DeadLetter, ...]
 
 
 @dataclass(frozen=True)
 class _Clean:
-    """Rows of one file with both text and label: label keys are text whatever the file's type was."""
+    """Rows of one file with both text and label: label keys are text whatever the file's type was. `loose` are the
+    texts and numbers of training rows without a label."""
 
     texts: list[str]
     keys: list[str]
     names: list[str | None] | None
     numbers: list[int]
+    loose: list[tuple[str, int]]
 
 
 def files(section: DataSection) -> dict[str, Path]:
@@ -123,7 +127,9 @@ def read(section: DataSection, seed: int) -> Labelled:
         raise DataError(
             "too few classes to learn", got=f"{present} in {paths['train']}", expected="rows of at least 2 labels"
         )
-    return Labelled(tuple(names[key] for key in keys), splits, tuple(dead))
+    loose = [] if section.classes is not None else clean["train"].loose[: section.max_rows]  # of which class, who knows
+    unlabelled = Rows([text for text, _ in loose], np.full(len(loose), -1), np.array([n for _, n in loose], np.int64))
+    return Labelled(tuple(names[key] for key in keys), splits, unlabelled, tuple(dead))
 
 
 def cut(rows: Rows, share: float, seed: int) -> dict[str, Rows]:
@@ -162,17 +168,24 @@ def _places(labels_R: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _clean(path: Path, section: DataSection, train: bool) -> tuple[_Clean, list[DeadLetter]]:
-    """Rows of a file that have a text and a label, and those that have not. Raises DataError when none has."""
+    """Rows of a file that have a text and a label (in training the label may be missing), and those that have not.
+
+    Raises DataError when no row has both.
+    """
     required = {"text_column": section.text_column, "label_column": section.label_column}
     name_column = section.label_name_column or NAME_COLUMN
     if train and section.label_name_column is not None:
         required["label_name_column"] = section.label_name_column
     raw = readers.read(path, required, [name_column] if train else [])
     texts, labels = raw.columns[section.text_column], raw.columns[section.label_column]
-    dead, good, keys, kept = list(raw.dead), [], [], []
+    dead, good, keys, kept, loose = list(raw.dead), [], [], [], []
     for place, (number, text, label) in enumerate(zip(raw.numbers, texts, labels, strict=True)):
         try:
-            good_text, key = cells.text_of(text), cells.key_of(label)
+            good_text = cells.text_of(text)
+            if train and cells.is_null(label):
+                loose.append((good_text, number))
+                continue
+            key = cells.key_of(label)
         except cells.CellError as bad:
             dead.append(DeadLetter(path.name, number, bad.reason, bad.detail))
             continue
@@ -185,7 +198,7 @@ def _clean(path: Path, section: DataSection, train: bool) -> tuple[_Clean, list[
             f"{path} holds no usable row", got=f"{counts or 'no rows'}", expected="rows with a text and a label"
         )
     names = [cells.name_of(raw.columns[name_column][place]) for place in kept] if name_column in raw.columns else None
-    return _Clean(good, keys, names, [raw.numbers[place] for place in kept]), dead
+    return _Clean(good, keys, names, [raw.numbers[place] for place in kept], loose), dead
 
 
 def _names(train: _Clean, section: DataSection, path: Path) -> dict[str, str]:

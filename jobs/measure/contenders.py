@@ -13,6 +13,7 @@ from jobs.export import engine_bytes
 from jobs.measure import baselines, sizes
 from jobs.measure.exam import Exam
 from jobs.measure.latency import Engine
+from serving import teachers
 from serving.bundle import predict
 
 
@@ -22,9 +23,9 @@ class Contender:
     not timed)."""
 
     answers: Sequence[predict.Answer]
-    params: int
-    params_non_embedding: int
-    bytes: int
+    params: int | None
+    params_non_embedding: int | None
+    bytes: int | None
     kv_bytes_per_token: int | None
     engine: Engine | None
     note: str
@@ -41,10 +42,12 @@ def ask_all(exam: Exam, models: Mapping[str, Path], bundle: Path, samples: pa.Ta
     `models` are Hugging Face folders by name, answered from in torch. The INT8 student is the bundle that is served,
     asked row by row as a server does that never pads; the two float32 bundles below it are there to be timed.
     """
-    teacher = from_torch(
-        exam, models["teacher"], bundle / "teacher", "accuracy from torch, bytes and latency from float32 ONNX"
-    )
-    student = from_torch(exam, models["student"], bundle / "float32", teacher.note)
+    note = "accuracy from torch, bytes and latency from float32 ONNX"
+    if teachers.elsewhere(models["teacher"]):
+        teacher = from_elsewhere(exam, models["teacher"])
+    else:
+        teacher = from_torch(exam, models["teacher"], bundle / "teacher", note)
+    student = from_torch(exam, models["student"], bundle / "float32", note)
     engine = predict.load(bundle)
     answers = [engine.predict([item])[0] for item in exam.items]
     kv = sizes.kv_bytes_per_token(engine.spec)
@@ -78,3 +81,17 @@ def from_torch(exam: Exam, model: Path, bundle: Path, note: str) -> Contender:
     gc.collect()
     engine = predict.load(bundle)
     return Contender(answers, params, inner, engine_bytes(bundle), sizes.kv_bytes_per_token(engine.spec), engine, note)
+
+
+def from_elsewhere(exam: Exam, model: Path) -> Contender:
+    """A teacher whose weights lie elsewhere: a row without an answer counts as wrong, size and time are not known."""
+    teacher = teachers.open_folder(model)
+    replies = teacher.complete([teacher.prompt(item) for item in exam.items])
+    answers = [
+        predict.Answer("", 0.0)
+        if isinstance(reply, teachers.Failure)
+        else predict.Answer(reply.text, 0.0 if reply.confidence is None else reply.confidence)
+        for reply in replies
+    ]
+    silent = sum(isinstance(reply, teachers.Failure) for reply in replies)
+    return Contender(answers, None, None, None, None, None, f"asked where it runs; {silent} rows without an answer")

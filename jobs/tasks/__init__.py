@@ -36,6 +36,9 @@ class Task(Protocol):
     def requests(self, split: str) -> pa.Table:
         """Rows to be answered (`cluster.schema` "requests"): "train" with `generate.views`, "validation" or "test"."""
 
+    def framing(self) -> dict[str, Any]:
+        """What a teacher that only writes must know of the task: `labels` and `question` of `teachers.write_folder`."""
+
     def fit_columns(self) -> Columns:
         """Packed labelled rows that the teacher is fitted on."""
 

@@ -29,8 +29,10 @@ from jobs.data import augment, tabular
 from jobs.data.variants import Views, variants
 from jobs.tasks.soft_labels import soft_columns, teacher_signals
 from jobs.training.table import Columns
+from serving import teachers
 from serving.bundle import predict
 from serving.models import encoder, weights
+from serving.teachers.labelling import QUESTION, template
 
 ARCHITECTURE = "encoder"
 SLICE = "all"
@@ -40,6 +42,12 @@ class Texts(Section):
     """How texts are read (`data.params`)."""
 
     max_tokens: int = Field(128, ge=8, description="longest text, the rest is cut off (tokens)")
+    encoder: str | None = Field(
+        None, description="weights whose tokenizer and token table a fresh student takes; null: the teacher's"
+    )
+    question: str = Field(
+        QUESTION, description="Jinja2 over `text` and `labels` that a teacher which writes is asked", min_length=1
+    )
 
 
 class TextClassification:
@@ -60,15 +68,18 @@ class TextClassification:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The teacher's tokenizer, which the student shares."""
-        return weights.tokenizer(self._teacher_weights)
+        """The one tokenizer, which the student shares with a teacher that is fitted here."""
+        return weights.tokenizer(self._base)
 
     @property
-    def _teacher_weights(self) -> str:
-        source = self.recipe.teacher.weights
+    def _base(self) -> str:
+        """Weights whose tokenizer everything here is read with: those named for it, else the teacher's."""
+        teacher = self.recipe.teacher
+        source = self.texts.encoder or (None if teacher.architecture in teachers.KINDS else teacher.weights)
         if source is None:
+            field = "data.params.encoder" if teacher.architecture in teachers.KINDS else "teacher.weights"
             expected = "a Hugging Face folder, a hub id or package:NAME"
-            raise RecipeError("teacher.weights is needed for text_classification", got="null", expected=expected)
+            raise RecipeError(f"{field} is needed for text_classification", got="null", expected=expected)
         return source
 
     @cached_property
@@ -93,12 +104,16 @@ class TextClassification:
             )
         if any(stage.kv_heads is not None for stage in (*recipe.fit.stages, *recipe.distill.stages)):
             raise RecipeError("stages: kv_heads: an encoder has no key/value cache", expected="kv_heads null")
+        if recipe.teacher.architecture in teachers.KINDS:
+            template(self.texts.question)
+            if recipe.generate.hidden_layer is not None:
+                raise RecipeError("generate.hidden_layer: this teacher shows no hidden states", expected="null")
         augment.check(recipe.generate.augment, ["text"])
         _ = self.rows
         self._check_vocabulary()
 
     def _check_vocabulary(self) -> None:
-        longest = weights.positions(self._teacher_weights)
+        longest = weights.positions(self._base)
         if longest is not None and self.texts.max_tokens > longest:
             raise MismatchError(
                 "data.params.max_tokens is more than the teacher reads",
@@ -108,9 +123,7 @@ class TextClassification:
         own = self.recipe.student.weights
         if own is not None and weights.tokenizer(own).get_vocab() != self.tokenizer.get_vocab():
             hint = "take student.weights of the same family, or null: a fresh student with the teacher's vocabulary"
-            raise MismatchError(
-                "teacher and student vocabularies differ", got=own, expected=self._teacher_weights, hint=hint
-            )
+            raise MismatchError("teacher and student vocabularies differ", got=own, expected=self._base, hint=hint)
 
     @property
     def classes(self) -> Sequence[str]:
@@ -119,9 +132,16 @@ class TextClassification:
 
     def data_identity(self) -> dict[str, Any]:
         """See `Task.data_identity`: the hash of every data file, and of the weights that are files here."""
-        sections = {"teacher": self.recipe.teacher.weights, "student": self.recipe.student.weights}
+        fitted = self.recipe.teacher.architecture not in teachers.KINDS
+        sections = {"teacher": self.recipe.teacher.weights if fitted else None, "student": self.recipe.student.weights}
+        if self.texts.encoder is not None:
+            sections["encoder"] = self.texts.encoder
         hashes = {name: _weights_identity(own) for name, own in sections.items() if own is not None}
         return {"source": "table", "files": tabular.identity(self.recipe.data), "weights": hashes}
+
+    def framing(self) -> dict[str, Any]:
+        """See `Task.framing`."""
+        return {"labels": list(self.rows.classes), "question": self.texts.question}
 
     def dead_letters(self) -> list[dict[str, Any]]:
         """Rows of the user's files that were set aside, as rows of the dead-letter table (`cluster.schema`)."""
@@ -137,16 +157,24 @@ class TextClassification:
         ]
 
     def requests(self, split: str) -> pa.Table:
-        """See `Task.requests`; a variant names its row (`parent`), its kind (`template`) and has no true label."""
-        rows, generate = self.rows.splits[split], self.recipe.generate
+        """See `Task.requests`; a variant names its row (`parent`), its kind (`template`) and has no true label.
+
+        Training texts without a label are asked about like the others.
+        """
+        generate, parts = self.recipe.generate, [self.rows.splits[split]]
+        if split == "train":
+            parts.append(self.rows.unlabelled)
+        texts = [text for part in parts for text in part.texts]
+        labels = np.concatenate([part.labels for part in parts]).tolist()
+        numbers = np.concatenate([part.numbers for part in parts]).tolist()
         asked = []
-        for text, label, number in zip(rows.texts, rows.labels.tolist(), rows.numbers.tolist(), strict=True):
-            truth = {"label": label, "label_name": self.rows.classes[label]}
+        for text, label, number in zip(texts, labels, numbers, strict=True):
+            truth = {"label": label, "label_name": self.rows.classes[label]} if label >= 0 else {}
             asked.append(self._request(split, text, number, 0) | truth)
-        made = variants(rows.texts, self.views, self._seed) if split == "train" else []
+        made = variants(texts, self.views, self._seed) if split == "train" else []
         for one in made:
             origin = {"template": one.kind, "parent": asked[one.row]["sample_id"]}
-            asked.append(self._request(split, one.text, int(rows.numbers[one.row]), one.view) | origin)
+            asked.append(self._request(split, one.text, numbers[one.row], one.view) | origin)
         table = schema.conform(pa.Table.from_pylist(asked, schema.schema("requests")), "requests")
         if split == "train":
             table = augment.extended(table, generate.augment, self._seed)
@@ -210,7 +238,7 @@ class TextClassification:
         texts = {row["sample_id"]: row["prompt"] for row in rows}
         origin = [row["parent"] if row["parent"] in texts else row["sample_id"] for row in rows]
         place = {sample_id: index for index, sample_id in enumerate(dict.fromkeys(origin))}
-        model = encoder.pretrained(self._teacher_weights, 1, self.recipe.seed)
+        model = encoder.pretrained(self._base, 1, self.recipe.seed)
         _, pooled_RH = encoder.run(model, self._encode([texts[sample_id] for sample_id in place]))
         unit_RH = pooled_RH / np.linalg.norm(pooled_RH, axis=1, keepdims=True).clip(1e-6)
         return np.asarray(unit_RH[[place[sample_id] for sample_id in origin]], np.float32)
@@ -220,7 +248,8 @@ class TextClassification:
         classes = len(self.rows.classes)
         if section.weights is not None:
             return encoder.pretrained(section.weights, classes, seed)
-        source = str(teacher) if teacher is not None else weights.locate(self._teacher_weights)
+        taken = teacher is not None and self.texts.encoder is None
+        source = str(teacher) if taken else weights.locate(self._base)
         return encoder.build(section.params, self.texts.max_tokens, classes, source, seed)
 
     def load(self, folder: str) -> nn.Module:
@@ -280,6 +309,8 @@ def scores(truth_R: np.ndarray, given_R: np.ndarray) -> dict[str, float]:
 
 
 def _check_model(name: str, section: ModelSection) -> None:
+    if name == "teacher" and section.architecture in teachers.KINDS:
+        return  # `serving.teachers.check` has
     if section.architecture != ARCHITECTURE:
         raise RecipeError(f"{name}.architecture", got=section.architecture, expected=ARCHITECTURE)
     if section.weights is None:

@@ -97,6 +97,10 @@ class VisualQA:
             "questions": digest([[q.slice, *q.wordings] for q in digits.QUESTIONS]),
         }
 
+    def framing(self) -> dict[str, Any]:
+        """See `Task.framing`: a question about pictures is asked as it is."""
+        return {}
+
     def dead_letters(self) -> list[dict[str, Any]]:
         """See `Task.dead_letters`: the embedded set has none."""
         return []

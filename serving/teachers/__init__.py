@@ -21,7 +21,7 @@ from serving.teachers.replies import DenseReply, Failure, Reply, TeacherFailed, 
 
 __all__ = [
     "KINDS", "DenseReply", "Failure", "Reply", "Teacher", "TeacherFailed", "TopLogprobs", "Usage",
-    "answers", "check", "open_folder", "open_teacher", "params_of", "write_folder",
+    "answers", "check", "elsewhere", "open_folder", "open_teacher", "params_of", "write_folder",
 ]  # fmt: skip
 
 TASK_FILE = "task.json"
@@ -119,17 +119,31 @@ def open_folder(folder: str | Path, *, actors: int = 1, section: ModelSection | 
         written = TeacherSection.parse(spec["section"], at=f"{folder}/{TASK_FILE}")
         if section is not None and section.identity() != written.identity():
             raise MismatchError("the folder is of another teacher", got=written.identity(), expected=section.identity())
-        return open_teacher(section or written, actors=actors)
+        teacher = open_teacher(section or written, actors=actors)
+        if not spec["labels"]:
+            return teacher
+        from serving.teachers.labelling import LabellingTeacher
+
+        return LabellingTeacher(teacher, spec["labels"], spec["question"])
     from serving.teachers import transformers
 
     return transformers.load(folder)
 
 
-def write_folder(section: ModelSection, folder: Path) -> None:
-    """Write what `open_folder` needs for a teacher whose weights lie elsewhere; of a key its variable's name only."""
+def write_folder(section: ModelSection, folder: Path, labels: Sequence[str] = (), question: str | None = None) -> None:
+    """Write what `open_folder` needs for a teacher whose weights lie elsewhere; of a key its variable's name only.
+
+    With `labels` it is asked `question` (a template, see `labelling`) and answers one of them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"task": REMOTE, "section": section.model_dump(mode="json")}
+    asked = {"labels": list(labels), "question": question}
+    content = {"task": REMOTE, "section": section.model_dump(mode="json"), **asked}
     (folder / TASK_FILE).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def elsewhere(folder: Path) -> bool:
+    """Whether a teacher's folder holds no network, only which teacher to ask. Raises DataError as `open_folder`."""
+    return bool(_spec(folder).get("task") == REMOTE)
 
 
 def answers(teacher: Teacher, items: Sequence[Mapping[str, Any]]) -> list[Answer]:

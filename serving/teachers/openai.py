@@ -10,6 +10,7 @@ import json
 import random
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -197,6 +198,7 @@ class OpenAITeacher:
                 limits = httpx.Limits(max_connections=self.asking.concurrency)
                 # No redirects: a key must not travel to another host.
                 self._client = httpx.Client(timeout=self.asking.timeout_s, limits=limits, follow_redirects=False)
+                weakref.finalize(self, self._client.close)  # whoever forgets `close`
             return self._client
 
     def _count(self, reason: str) -> None:

@@ -128,8 +128,9 @@ def test_bad_rows_inside_good_files_are_set_aside_and_counted(section: Section, 
     path.write_bytes(b"\n".join(lines) + b"\n")
     data = tabular.read(section(train=path), seed=0)
     assert [(one.row, one.reason) for one in sorted(data.dead, key=lambda one: one.row)] == [
-        (2, "null_text"), (3, "undecodable"), (4, "null_label"), (5, "malformed_row"), (6, "empty_text"),
+        (2, "null_text"), (3, "undecodable"), (5, "malformed_row"), (6, "empty_text"),
     ]  # fmt: skip
+    assert (data.unlabelled.texts, data.unlabelled.numbers.tolist()) == (["no label"], [4])
     assert sum(len(data.splits[split].texts) for split in ("train", "validation")) == 60
 
 
@@ -143,8 +144,8 @@ def test_bad_rows_of_parquet_and_jsonl_are_set_aside_too(section: Section, tmp_p
         "undecodable": 1,
         "null_text": 1,
         "empty_text": 1,
-        "null_label": 1,
     }
+    assert data.unlabelled.texts == [ROWS[-1][0]]
     good = [json.dumps({"text": t, "label": c}) for t, c in ROWS]
     bad = [
         "{not json",
@@ -160,8 +161,21 @@ def test_bad_rows_of_parquet_and_jsonl_are_set_aside_too(section: Section, tmp_p
         "malformed_row",
         "wrong_type",
         "wrong_type",
-        "null_label",
     ]
+    assert data.unlabelled.texts == ["x"]
+
+
+def test_a_test_row_without_a_label_is_set_aside_and_a_training_row_only_where_classes_are_chosen(
+    section: Section, tmp_path: Path
+) -> None:
+    rows = [("who knows", None), *ROWS]
+    texts, labels = zip(*rows, strict=True)
+    pq.write_table(pa.table({"text": texts, "label": labels}), tmp_path / "gaps.parquet")
+    data = tabular.read(section(test=tmp_path / "gaps.parquet"), seed=0)
+    assert [one.reason for one in data.dead] == ["null_label"]
+    assert tabular.read(section(train=tmp_path / "gaps.parquet"), seed=0).unlabelled.texts == ["who knows"]
+    chosen = tabular.read(section(train=tmp_path / "gaps.parquet", classes=["loan", "bill"]), seed=0)
+    assert chosen.unlabelled.texts == []
 
 
 def bad_files(folder: Path) -> dict[str, tuple[dict[str, Any], str]]:
