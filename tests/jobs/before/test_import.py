@@ -21,7 +21,7 @@ from jobs.data.filters import pii
 
 CLASSES = ("bill", "card", "loan")
 ROWS = [(f"{CLASSES[row % 3]} question number {row}", CLASSES[row % 3]) for row in range(90)]
-BANKING = Path("/work/shared/data/text/banking77_train.parquet")
+BANKING = Path(__file__).resolve().parents[4] / "shared/data/text/banking77_train.parquet"
 Command = Callable[..., tuple[int, dict[str, Any]]]
 
 

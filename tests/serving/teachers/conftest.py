@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-VOCABULARY = Path("/work/shared/data/tokenizers")
+VOCABULARY = Path(__file__).resolve().parents[4] / "shared/data/tokenizers"
 TEXT = "the quick brown fox jumps over the lazy dog and asks where the card is that was sent last week"
 
 
