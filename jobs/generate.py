@@ -24,8 +24,9 @@ from jobs import fit, tasks
 from jobs.data import reuse, tally
 from jobs.data.answers import Answerer, labels_of
 from jobs.data.labels import reader
-from jobs.data.requests import expand, rounds
+from jobs.data.requests import back_translation, expand, rounds
 from jobs.step import Step, Work
+from serving import teachers
 
 ANSWERS, REUSED, TALLY = "answers", "reused.parquet", "tally"
 
@@ -44,6 +45,7 @@ def check(recipe: Recipe) -> None:
     """Refuse templates, temperatures, draws and rounds that cannot work, before Ray starts. Raises RecipeError."""
     section = recipe.generate
     expand.check(section)
+    back_translation.check(recipe)
     if section.rounds > 1 and section.samples < section.rounds:
         expected = f"generate.samples of at least {section.rounds}"
         raise RecipeError("generate.rounds: nothing to choose between", got=section.samples, expected=expected)
@@ -127,7 +129,11 @@ def candidates(recipe: Recipe) -> pa.Table:
     limit = section.samples if section.rounds == 1 else math.ceil(section.samples * section.pool)
     rows = math.ceil(limit / expand.combinations(section))
     base = recipe.model_copy(update={"generate": section.model_copy(update={"samples": rows})})
-    return expand.expand(tasks.of(base).requests("train"), section.model_copy(update={"samples": limit}))
+    requests = tasks.of(base).requests("train")
+    if section.back_translate:
+        translator = teachers.open_teacher(recipe.teacher)
+        requests = back_translation.extended(requests, section, translator, recipe.seed + section.seed)
+    return expand.expand(requests, section.model_copy(update={"samples": limit}))
 
 
 def answer_all(

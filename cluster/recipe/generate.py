@@ -35,6 +35,11 @@ class GenerateSection(Section):
     augment: list[Term] = Field(
         [], description="Edge noise on the requests (`jobs.data.augment`), each view a further request."
     )
+    back_translate: list[str] = Field(
+        [],
+        description="Languages that every text is taken through and back by a teacher that writes (names); []: none.",
+    )
+    language: str = Field("English", min_length=1, description="Language of the texts, for back_translate.")
     labels: LabelsSection = Field(LabelsSection(), description="Form of the soft labels.")
     hidden_layer: int | None = Field(
         None, description="Teacher layer stored as int8 hidden states; negative: from the end; null: none."

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.recipe import GenerateSection, Recipe, ResourcesSection, load
+from cluster.recipe import GenerateSection, ModelSection, Recipe, ResourcesSection, load
 from jobs import generate, tasks
 from jobs.data.answers import Answerer
 
@@ -45,8 +45,8 @@ def section(workers: int) -> GenerateSection:
 class Timed(Answerer):
     """A teacher that leaves the beginning and the end of every batch beside its tally."""
 
-    def __init__(self, model: str, own: GenerateSection, tally: str) -> None:
-        super().__init__(model, own, tally)
+    def __init__(self, model: str, own: GenerateSection, tally: str, teacher: ModelSection | None = None) -> None:
+        super().__init__(model, own, tally, teacher)
         self.spans = Path(tally).parent / "spans"
         self.spans.mkdir(exist_ok=True)
 

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.errors import RecipeError
 from cluster.recipe import Recipe, load
 from cluster.store import Store
-from jobs import tasks
+from jobs import generate, tasks
 from jobs.data.answers import Answerer, labels_of
 from jobs.tasks.soft_labels import soft_columns
 from serving import teachers
@@ -30,25 +31,33 @@ FILLERS = ["please", "tell", "me", "what", "can", "do", "about", "my", "new", "o
 
 
 class Model(BaseHTTPRequestHandler):
-    """Knows the words of each label; every seventeenth text it has no answer to that is a label."""
+    """Knows the words of each label; every seventeenth text it has no answer to that is a label. Its other languages
+    are texts read backwards, and from there "please" comes back as "kindly"."""
 
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         asked = body["messages"][-1]["content"]
-        text = asked.split("Text: ")[1].split("\n")[0].split()
-        scores = {label: sum(word in text for word in words) for label, words in WORDS.items()}
-        label = max(scores, key=lambda name: scores[name])
-        said = "no idea" if sum(map(len, text)) % 17 == 0 else label
+        said = self.translated(asked) if asked.startswith("Translate") else self.label(asked)
         first = {"token": said[:3], "logprob": -0.1, "top_logprobs": [{"token": said[:3], "logprob": -0.1}]}
         answer = {"message": {"content": said}, "finish_reason": "stop", "logprobs": {"content": [first]}}
-        usage = {"prompt_tokens": len(asked.split()), "completion_tokens": 3}
+        usage = {"prompt_tokens": 30, "completion_tokens": 3}
         out = json.dumps({"choices": [answer], "usage": usage}).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(out)))
         self.end_headers()
         self.wfile.write(out)
+
+    def translated(self, asked: str) -> str:
+        words = asked.split("\n\n")[1].split()[::-1]
+        home = asked.startswith("Translate this text into English")
+        return " ".join("kindly" if home and word == "please" else word for word in words)
+
+    def label(self, asked: str) -> str:
+        text = asked.split("Text: ")[1].split("\n")[0].split()
+        scores = {label: sum(word in text for word in words) for label, words in WORDS.items()}
+        return "no idea" if sum(map(len, text)) % 17 == 0 else max(scores, key=lambda name: scores[name])
 
     def log_message(self, *_: object) -> None:
         """Say nothing on stderr."""
@@ -110,6 +119,25 @@ def test_what_the_endpoint_says_becomes_soft_labels_and_dead_letters(recipe: Rec
     known = answered.filter(answered["label_name"].is_valid())
     assert 0 < len(known) < 0.5 * len(answered)
     assert pc.mean(pc.equal(known["response"], known["label_name"]).cast(pa.float32())).as_py() > 0.9
+
+
+def test_texts_come_back_from_another_language_for_the_teacher_to_label(tmp_path: Path, endpoint: str) -> None:
+    sets = [*overrides(tmp_path, endpoint, 80), "generate.views={}", "generate.back_translate=[French]"]
+    recipe = load("text_from_endpoint", sets)
+    generate.check(recipe)
+    pool = generate.candidates(recipe)
+    plain, said = (pool.filter(pick(pool["parent"])).to_pylist() for pick in (pc.is_null, pc.is_valid))
+    texts = {row["sample_id"]: row["prompt"] for row in plain}
+    changed = {name: text for name, text in texts.items() if "please" in text.split()}
+    assert {row["parent"] for row in said} == set(changed) and len(said) > 10
+    assert all(row["prompt"] == texts[row["parent"]].replace("please", "kindly") for row in said)
+    assert {(row["template"], row["view"], row["label_name"]) for row in said} == {("back_translated", 1, None)}
+    assert generate.candidates(recipe).equals(pool)
+
+
+def test_a_teacher_that_does_not_write_translates_nothing(tiny_digits: Callable[..., Recipe]) -> None:
+    with pytest.raises(RecipeError, match="teacher that writes"):
+        generate.check(tiny_digits("generate.back_translate=[French]"))
 
 
 @pytest.mark.slow
