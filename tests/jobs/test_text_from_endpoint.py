@@ -55,7 +55,7 @@ class Model(BaseHTTPRequestHandler):
         return " ".join("kindly" if home and word == "please" else word for word in words)
 
     def label(self, asked: str) -> str:
-        text = asked.split("Text: ")[1].split("\n")[0].split()
+        text = asked.split("Text: ")[1].split("\n", maxsplit=1)[0].split()
         scores = {label: sum(word in text for word in words) for label, words in WORDS.items()}
         return "no idea" if sum(map(len, text)) % 17 == 0 else max(scores, key=lambda name: scores[name])
 
