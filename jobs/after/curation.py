@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.after import wording
+from jobs.after import page
 from jobs.data.filters import Rows, words
 from jobs.data.filters.diversity import spread
 
@@ -129,15 +129,11 @@ def _example(samples: pa.Table, verdicts: pa.Table, row: int, place: Mapping[str
 
 def render(name: str, facts: Mapping[str, Any], collected: Mapping[str, Any]) -> str:
     """The page: self-contained HTML with inline SVG, readable on a phone and without a network."""
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     from jobs.after import curation_plots
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    for one in ("percent", "plain", "metric"):
-        environment.filters[one] = getattr(wording, one)
     plots = {key: Markup(svg) for key, svg in curation_plots.all_plots(facts, collected).items()}
-    return environment.from_string(TEMPLATE.read_text()).render(
-        name=name, f=facts, plots=plots, examples=collected["examples"], classes=collected["classes"]
+    return page.filled(
+        TEMPLATE, name=name, f=facts, plots=plots, examples=collected["examples"], classes=collected["classes"]
     )

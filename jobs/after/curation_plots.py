@@ -20,16 +20,16 @@ def all_plots(facts: Mapping[str, Any], collected: Mapping[str, Any]) -> dict[st
     kept = collected["kept"]
     rows = 2 + len(facts["reasons"])
     drawn = {
-        "funnel": plots._svg("funnel", max(2.4, 1.0 + 0.36 * rows), plots._funnel, facts),
-        "difficulty": plots._svg("difficulty", 2.6, _difficulty, facts["difficulty"]),
-        "confidence": plots._svg("confidence", 2.6, _histogram, collected["confidence"], kept, "teacher confidence"),
-        "length": plots._svg("length", 2.6, _histogram, collected["length"], kept, "prompt length (words)"),
+        "funnel": plots.svg("funnel", max(2.4, 1.0 + 0.36 * rows), plots.funnel, facts),
+        "difficulty": plots.svg("difficulty", 2.6, _difficulty, facts["difficulty"]),
+        "confidence": plots.svg("confidence", 2.6, _histogram, collected["confidence"], kept, "teacher confidence"),
+        "length": plots.svg("length", 2.6, _histogram, collected["length"], kept, "prompt length (words)"),
     }
     if classes := _ends(collected["classes"]):
-        drawn["classes"] = plots._svg("classes", 1.0 + 0.3 * len(classes), _classes, classes)
+        drawn["classes"] = plots.svg("classes", 1.0 + 0.3 * len(classes), _classes, classes)
     for column, target in facts["targets"].items():
         height = 1.0 + 0.42 * len(target["shares"])
-        drawn[f"target-{column}"] = plots._svg(f"target-{column}", height, _target, target["shares"])
+        drawn[f"target-{column}"] = plots.svg(f"target-{column}", height, _target, target["shares"])
     return drawn
 
 
@@ -42,7 +42,7 @@ def _difficulty(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
     axes.grid(axis="x", visible=False)
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.set(xlabel="margin of the teacher's two likeliest answers", ylabel="samples")
-    plots._legend_above(axes, 2)
+    plots.legend_above(axes, 2)
 
 
 def _histogram(axes: Axes, values: np.ndarray, kept: np.ndarray, label: str) -> None:
@@ -56,7 +56,7 @@ def _histogram(axes: Axes, values: np.ndarray, kept: np.ndarray, label: str) -> 
     for axis in (axes.yaxis, axes.xaxis)[: 2 if known.dtype.kind == "i" else 1]:
         axis.set_major_locator(MaxNLocator(4, integer=True))
     axes.set(xlabel=label, ylabel="samples")
-    plots._legend_above(axes, 2)
+    plots.legend_above(axes, 2)
 
 
 def _ends(classes: Sequence[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
@@ -72,7 +72,7 @@ def _classes(axes: Axes, classes: Sequence[tuple[str, int, int]]) -> None:
     _names(axes, [name for name, _, _ in classes])
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_xlabel("samples")
-    plots._legend_above(axes, 2)
+    plots.legend_above(axes, 2)
 
 
 def _target(axes: Axes, shares: Mapping[str, Mapping[str, float]]) -> None:
@@ -81,7 +81,7 @@ def _target(axes: Axes, shares: Mapping[str, Mapping[str, float]]) -> None:
     axes.barh(places + 0.2, [one["kept"] for one in shares.values()], 0.38, color=AFTER, label="kept")
     _names(axes, list(shares))
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    plots._legend_above(axes, 2)
+    plots.legend_above(axes, 2)
 
 
 def _names(axes: Axes, names: Sequence[str]) -> None:

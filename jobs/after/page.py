@@ -24,16 +24,13 @@ def render(
     report: Mapping[str, Any], curves: Mapping[str, Sequence[Mapping[str, Any]]], wrong: Sequence[Mapping[str, Any]]
 ) -> str:
     """The page of a report (`report.json`'s content), with training curves by model and examples of wrong answers."""
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     from jobs.after import plots
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    for name in ("percent", "points", "count", "size", "milliseconds", "seconds", "plain", "metric"):
-        environment.filters[name] = getattr(wording, name)
     drawn = {name: Markup(svg) for name, svg in plots.all_plots(report, curves).items()}
-    return environment.from_string(TEMPLATE.read_text()).render(
+    return filled(
+        TEMPLATE,
         r=report,
         plots=drawn,
         wrong=wrong,
@@ -43,6 +40,16 @@ def render(
         explain=_meanings(),
         slices_max=plots.SLICES_MAX,
     )
+
+
+def filled(template: Path, **values: Any) -> str:
+    """A page out of its template: everything escaped that is no Markup, numbers and names as `wording` has them."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    for name in ("percent", "points", "count", "size", "milliseconds", "seconds", "plain", "metric"):
+        environment.filters[name] = getattr(wording, name)
+    return environment.from_string(template.read_text()).render(**values)
 
 
 def examples(rows: Exam, predictions: pa.Table, count: int = EXAMPLES) -> list[dict[str, Any]]:

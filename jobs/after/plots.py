@@ -41,22 +41,22 @@ def all_plots(report: Report, curves: Mapping[str, Sequence[Mapping[str, Any]]])
     bars = _slices(report)
     height = max(3.2, 0.9 + 0.38 * len(bars))  # these two stand side by side
     drawn = {
-        "tradeoff": _svg("tradeoff", height, _tradeoff, report),
-        "slices": _svg("slices", height, _slice_bars, report, bars),
+        "tradeoff": svg("tradeoff", height, _tradeoff, report),
+        "slices": svg("slices", height, _slice_bars, report, bars),
     }
     if report["stages"]:
-        drawn["stages"] = _svg("stages", 3.2, _stages, report["stages"])
-        drawn["shares"] = _svg("shares", 1.1 + 0.36 * len(report["stages"]), _shares, report["stages"])
+        drawn["stages"] = svg("stages", 3.2, _stages, report["stages"])
+        drawn["shares"] = svg("shares", 1.1 + 0.36 * len(report["stages"]), _shares, report["stages"])
     if any(curves.values()):
-        drawn["curves"] = _svg("curves", 2.6, _curves, curves)
-    drawn["curation"] = _svg(
-        "curation", max(2.4, 1.0 + 0.36 * (2 + len(report["curation"]["reasons"]))), _funnel, report["curation"]
+        drawn["curves"] = svg("curves", 2.6, _curves, curves)
+    drawn["curation"] = svg(
+        "curation", max(2.4, 1.0 + 0.36 * (2 + len(report["curation"]["reasons"]))), funnel, report["curation"]
     )
-    drawn["calibration"] = _svg("calibration", 3.0, _calibration, report)
+    drawn["calibration"] = svg("calibration", 3.0, _calibration, report)
     return drawn
 
 
-def _svg(name: str, height: float, draw: Any, *data: Any) -> str:
+def svg(name: str, height: float, draw: Any, *data: Any) -> str:
     """One picture 4.5 inches wide, which a phone shows at nearly its own size; ids get the name in front, since all
     pictures share a page."""
     with rc_context(STYLE):
@@ -108,7 +108,7 @@ def _tradeoff(axes: Axes, report: Report) -> None:
     )
     axes.set(xlabel="median latency at batch 1 (ms)", ylabel=wording.metric(primary))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    legend = _legend_above(axes, 2)
+    legend = legend_above(axes, 2)
     for handle in legend.legend_handles:
         if isinstance(handle, PathCollection):  # dots of one size, whatever the model's
             handle.set_sizes([45])
@@ -131,7 +131,7 @@ def _calibration(axes: Axes, report: Report) -> None:
     axes.legend(loc="upper left")
 
 
-def _legend_above(axes: Axes, columns: int) -> Legend:
+def legend_above(axes: Axes, columns: int) -> Legend:
     """A legend over the whole figure: above the axes alone, long tick labels would push it out of the picture."""
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -157,7 +157,7 @@ def _slice_bars(axes: Axes, report: Report, slices: Sequence[str]) -> None:
     axes.grid(axis="y", visible=False)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    _legend_above(axes, 3)
+    legend_above(axes, 3)
 
 
 def _stages(axes: Axes, stages: Sequence[Mapping[str, Any]]) -> None:
@@ -177,7 +177,7 @@ def _stages(axes: Axes, stages: Sequence[Mapping[str, Any]]) -> None:
     axes.tick_params(axis="x", length=0)
     axes.set(xlim=(0, len(stages)), ylim=(0, 1.03), ylabel="validation, before and after")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    _legend_above(axes, 3)
+    legend_above(axes, 3)
 
 
 def _shares(axes: Axes, stages: Sequence[Mapping[str, Any]]) -> None:
@@ -201,7 +201,7 @@ def _shares(axes: Axes, stages: Sequence[Mapping[str, Any]]) -> None:
     axes.grid(visible=False)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    _legend_above(axes, 3)
+    legend_above(axes, 3)
 
 
 def _curves(axes: Axes, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -237,7 +237,8 @@ def _steps(points: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
     return steps, ends
 
 
-def _funnel(axes: Axes, curation: Mapping[str, Any]) -> None:
+def funnel(axes: Axes, curation: Mapping[str, Any]) -> None:
+    """Rows generated, refused by each reason, and kept."""
     rows = [("generated", curation["in"]), *curation["reasons"].items(), ("kept", curation["kept"])]
     colours = ["#94a3b8", *["#f59e0b"] * len(curation["reasons"]), "#2563eb"]
     left, starts = curation["in"], [0]

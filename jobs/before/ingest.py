@@ -158,12 +158,7 @@ def _table(path: Path, wanted: Wanted) -> Found:
 
 def _label(value: Any) -> str | None:
     """A label cell as text; None where it is empty. Raises CellError where it is no label (a list)."""
-    try:
-        return cells.key_of(value)
-    except cells.CellError as bad:
-        if bad.reason == "null_label":
-            return None
-        raise
+    return None if cells.is_null(value) else cells.key_of(value)
 
 
 def _about_columns(error: DataError, required: Mapping[str, str]) -> DataError:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cluster.canonical import digest
+from jobs.data import cells
 from jobs.data.readers import DeadLetter
 
 SPLITS = ("train", "validation", "test")
@@ -40,7 +41,7 @@ class Seed:
         """What a repeat of the row has in common with it: its text with case and spaces folded, or its picture."""
         if self.image is not None:
             return hashlib.sha256(self.image).hexdigest()
-        return " ".join((self.text or "").lower().split())
+        return cells.folded(self.text or "")
 
 
 @dataclass(frozen=True)

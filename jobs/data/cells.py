@@ -35,6 +35,11 @@ def text_of(value: Any) -> str:
     return text
 
 
+def folded(text: str) -> str:
+    """A text as its repeats have it too: lower case, one space between words."""
+    return " ".join(text.lower().split())
+
+
 def is_null(label: Any) -> bool:
     """Whether there is no label: null, not a number, or blank."""
     if isinstance(label, str | bytes):

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from cluster.store.filesystem import write_aside
+
 EVERY_S = 1.0
 PROGRESS = "generate.progress"  # ends as `jobs.progress` looks for it in a step's scratch folder
 
@@ -26,10 +28,7 @@ class Tally:
         for name, value in counts.items():
             self._counts[name] += value
         if "rows" in counts:  # once a batch
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            aside = self._path.with_suffix(".new")
-            aside.write_text(json.dumps(self._counts))
-            aside.replace(self._path)
+            write_aside(self._path, json.dumps(self._counts).encode())
 
 
 class Meter:
@@ -58,9 +57,7 @@ class Meter:
 
     def _show(self) -> None:
         seen = line(total(self._tallies), self._before, time.monotonic() - self._since, self._requested)
-        aside = self._path.with_suffix(".new")
-        aside.write_text(json.dumps(seen))
-        aside.replace(self._path)
+        write_aside(self._path, json.dumps(seen).encode())
 
 
 def total(*folders: Path) -> dict[str, float]:

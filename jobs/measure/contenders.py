@@ -88,9 +88,7 @@ def from_elsewhere(exam: Exam, model: Path) -> Contender:
     teacher = teachers.open_folder(model)
     replies = teacher.complete([teacher.prompt(item) for item in exam.items])
     answers = [
-        predict.Answer("", 0.0)
-        if isinstance(reply, teachers.Failure)
-        else predict.Answer(reply.text, 0.0 if reply.confidence is None else reply.confidence)
+        predict.Answer("", 0.0) if isinstance(reply, teachers.Failure) else teachers.answer_of(reply)
         for reply in replies
     ]
     silent = sum(isinstance(reply, teachers.Failure) for reply in replies)

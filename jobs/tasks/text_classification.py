@@ -27,6 +27,7 @@ from cluster.recipe import ModelSection, Recipe
 from cluster.recipe.base import Section
 from jobs.data import augment, tabular
 from jobs.data.variants import Views, variants
+from jobs.tasks import text_models
 from jobs.tasks.soft_labels import soft_columns, teacher_signals
 from jobs.training.table import Columns
 from serving import teachers
@@ -34,7 +35,6 @@ from serving.bundle import predict
 from serving.models import encoder, weights
 from serving.teachers.labelling import QUESTION, template
 
-ARCHITECTURE = "encoder"
 SLICE = "all"
 
 
@@ -95,7 +95,7 @@ class TextClassification:
                 "data.source does not fit task text_classification", got=recipe.data.source, expected="table"
             )
         for name, section in (("teacher", recipe.teacher), ("student", recipe.student)):
-            _check_model(name, section)
+            text_models.check(name, section)
         if recipe.fit.views:
             raise RecipeError("fit.views: texts are not changed while fitting", got=recipe.fit.views, expected="{}")
         if recipe.generate.hidden_layer not in (None, -1):
@@ -136,7 +136,7 @@ class TextClassification:
         sections = {"teacher": self.recipe.teacher.weights if fitted else None, "student": self.recipe.student.weights}
         if self.texts.encoder is not None:
             sections["encoder"] = self.texts.encoder
-        hashes = {name: _weights_identity(own) for name, own in sections.items() if own is not None}
+        hashes = {name: text_models.identity(own) for name, own in sections.items() if own is not None}
         return {"source": "table", "files": tabular.identity(self.recipe.data), "weights": hashes}
 
     def framing(self) -> dict[str, Any]:
@@ -306,24 +306,3 @@ def scores(truth_R: np.ndarray, given_R: np.ndarray) -> dict[str, float]:
     hits, true, said = (np.bincount(part, minlength=size) for part in (truth_R[truth_R == given_R], truth_R, given_R))
     f1 = 2 * hits[true > 0] / (true + said)[true > 0]
     return {"accuracy": float((truth_R == given_R).mean()), "macro_f1": float(f1.mean())}
-
-
-def _check_model(name: str, section: ModelSection) -> None:
-    if name == "teacher" and section.architecture in teachers.KINDS:
-        return  # `serving.teachers.check` has
-    if section.architecture != ARCHITECTURE:
-        raise RecipeError(f"{name}.architecture", got=section.architecture, expected=ARCHITECTURE)
-    if section.weights is None:
-        encoder.EncoderParams.parse(section.params, at=f"{name}.params")
-    elif section.params:
-        raise RecipeError(f"{name}.params: the sizes come from {name}.weights", got=section.params, expected="{}")
-    else:
-        weights.locate(section.weights)
-
-
-def _weights_identity(source: str) -> dict[str, str]:
-    folder = Path(weights.locate(source))
-    if not folder.is_dir():
-        return {"hub": source}
-    wanted = ("*.safetensors", "*.bin", "config.json", "tokenizer*.json")
-    return {file.name: tabular.sha256(file) for pattern in wanted for file in sorted(folder.glob(pattern))}

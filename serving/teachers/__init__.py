@@ -21,7 +21,7 @@ from serving.teachers.replies import DenseReply, Failure, Reply, TeacherFailed, 
 
 __all__ = [
     "KINDS", "DenseReply", "Failure", "Reply", "Teacher", "TeacherFailed", "TopLogprobs", "Usage",
-    "answers", "check", "elsewhere", "open_folder", "open_teacher", "params_of", "write_folder",
+    "answer_of", "answers", "check", "elsewhere", "open_folder", "open_teacher", "params_of", "write_folder",
 ]  # fmt: skip
 
 TASK_FILE = "task.json"
@@ -147,7 +147,7 @@ def elsewhere(folder: Path) -> bool:
 
 
 def answers(teacher: Teacher, items: Sequence[Mapping[str, Any]]) -> list[Answer]:
-    """Greedy answers of any teacher. A reply without probabilities counts as unsure: confidence 0.
+    """Greedy answers of any teacher.
 
     Raises BundleError for an unreadable request, TeacherFailed for the first that got no reply.
     """
@@ -155,8 +155,13 @@ def answers(teacher: Teacher, items: Sequence[Mapping[str, Any]]) -> list[Answer
     for reply in teacher.complete([teacher.prompt(item) for item in items]):
         if isinstance(reply, Failure):
             raise TeacherFailed(reply)
-        found.append(Answer(reply.text, 0.0 if reply.confidence is None else reply.confidence))
+        found.append(answer_of(reply))
     return found
+
+
+def answer_of(reply: Reply) -> Answer:
+    """The answer of a reply; without probabilities it counts as unsure: confidence 0."""
+    return Answer(reply.text, 0.0 if reply.confidence is None else reply.confidence)
 
 
 def _kind(section: ModelSection, at: str) -> Kind:

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from cluster.recipe import Gates, Recipe, load
 from jobs import tasks
+from jobs.data.answers import Answerer
 from jobs.training import table
 from jobs.training.loop import Job
 
@@ -74,3 +76,14 @@ def make_job(tmp_path: Path) -> Callable[..., Job]:
         return Job(**values | changes)
 
     return make
+
+
+@pytest.fixture
+def answerer(tiny_digits: Callable[..., Recipe], tmp_path: Path) -> tuple[Answerer, pa.Table]:
+    """An unfitted teacher in `tmp_path / "teacher"` as Ray Data asks it, and the tiny recipe's training requests."""
+    recipe = tiny_digits()
+    task = tasks.of(recipe)
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    task.save(task.build(recipe.teacher, 0), folder)
+    return Answerer(str(folder), recipe.generate, str(tmp_path / "tally")), task.requests("train")

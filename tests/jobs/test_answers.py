@@ -1,15 +1,13 @@
 """A teacher that fails now and then, a row that poisons its batch: all others are answered as if nothing had been."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from cluster.recipe import Recipe
-from jobs import tasks
 from jobs.data import tally
 from jobs.data.answers import ANSWER_SCHEMA, Answerer, labels_of, with_labels
 from serving.teachers import Failure, Reply, Teacher
@@ -38,16 +36,6 @@ class Unsteady:
             Failure("budget", "nothing left", 0) if text == self.fails else reply
             for (text, _), reply in zip(prompts, replies, strict=True)
         ]
-
-
-@pytest.fixture
-def answerer(tiny_digits: Callable[..., Recipe], tmp_path: Path) -> tuple[Answerer, pa.Table]:
-    recipe = tiny_digits()
-    task = tasks.of(recipe)
-    folder = tmp_path / "teacher"
-    folder.mkdir()
-    task.save(task.build(recipe.teacher, 0), folder)
-    return Answerer(str(folder), recipe.generate, str(tmp_path / "tally")), task.requests("train")
 
 
 def named(requests: pa.Table, row: int) -> str:

@@ -15,23 +15,13 @@ from rich.console import Console
 from cluster import schema
 from cluster.recipe import Recipe, ResourcesSection
 from cluster.store import Store
-from jobs import fit, generate, tasks
+from jobs import fit, generate
 from jobs.after.labels import inspect, show
 from jobs.data.answers import Answerer
 from jobs.data.labels import checks, reader
 from jobs.tasks import soft_labels
 from serving.bundle.predict import softmax
 from serving.teachers import Reply
-
-
-@pytest.fixture
-def answerer(tiny_digits: Callable[..., Recipe], tmp_path: Path) -> tuple[Any, pa.Table]:
-    recipe = tiny_digits()
-    task = tasks.of(recipe)
-    folder = tmp_path / "teacher"
-    folder.mkdir()
-    task.save(task.build(recipe.teacher, 0), folder)
-    return Answerer(str(folder), recipe.generate, str(tmp_path / "tally")), task.requests("train")
 
 
 def with_images(requests: pa.Table, row: int, images: list[bytes]) -> pa.Table:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from jobs.data import cells
+
 _WORD = re.compile(r"\w+")
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: spreads neighbouring values over all bits
 
@@ -83,7 +85,7 @@ def input_keys(samples: pa.Table) -> list[bytes]:
     """Per row what it asks, case and spaces folded, over its pictures, as a hash of 32 bytes."""
     keys = []
     for row in samples.select(["prompt", "images"]).to_pylist():
-        key = hashlib.sha256(" ".join(row["prompt"].lower().split()).encode())
+        key = hashlib.sha256(cells.folded(row["prompt"] or "").encode())
         for image in row["images"] or ():
             key.update(hashlib.sha256(image).digest())
         keys.append(key.digest())

@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.data.filters import words
+
 UNSURE_SHARE = 0.1  # least confident answers that a cheap judgement takes for refused
 
 
@@ -39,11 +41,10 @@ def cheap_reasons(samples: pa.Table) -> list[str | None]:
     there before, or among the least confident tenth."""
     confidence = [value for value in samples["confidence"].to_pylist() if value is not None]
     cut = float(np.quantile(confidence, UNSURE_SHARE)) if confidence else 0.0
-    seen: set[tuple[str, int]] = set()
+    seen: set[bytes] = set()
     reasons: list[str | None] = []
-    columns = ("status", "label_name", "response", "prompt", "images", "draw", "confidence")
-    for row in samples.select(columns).to_pylist():
-        key = (" ".join((row["prompt"] or "").lower().split()), hash(tuple(row["images"] or ())))
+    columns = ("status", "label_name", "response", "draw", "confidence")
+    for row, key in zip(samples.select(columns).to_pylist(), words.input_keys(samples), strict=True):
         reason = None
         if row["status"] != "ok":
             reason = "no_answer"
@@ -96,8 +97,7 @@ def _classes(left: pa.Table, samples: pa.Table) -> dict[int, str]:
 
 
 def _pairs(prompt: str | None) -> Iterable[tuple[str, str]]:
-    words = (prompt or "").lower().split()
-    return itertools.pairwise(words)
+    return itertools.pairwise((prompt or "").lower().split())
 
 
 def _rank(values: np.ndarray) -> np.ndarray:
