@@ -24,7 +24,7 @@ from jobs.data.filters import FILTERS, Filter, Gate, Rows
 from jobs.data.filters import check as check_filters
 from jobs.step import Step, Work
 from jobs.tasks.soft_labels import margins
-from serving.bundle.predict import softmax
+from serving.bundle.answer import softmax
 
 EVALUATED = ("validation", "test")  # splits that no training row may stand in
 

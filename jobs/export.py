@@ -24,7 +24,7 @@ from jobs.quantize import SCHEMES
 from jobs.quantize.invariance import batch_invariant
 from jobs.step import Step, Work
 from serving import teachers
-from serving.bundle import predict
+from serving.bundle import pictures, predict
 
 ROWS = 128  # validation rows that the exported graphs are checked on
 DIFFERENCE_MAX = 1e-4  # float32 ONNX against torch, per unit of the largest logit; correct looks like 4e-6 to 8e-6
@@ -78,7 +78,7 @@ def export(model: Path, folder: Path, opset: int) -> dict[str, Any]:
 def _visual_qa(model: Path, folder: Path, spec: Mapping[str, Any], opset: int) -> dict[str, int]:
     from serving.models import omni, omni_export
 
-    return omni_export.export(omni.load(model), folder, predict.Picture(**spec["picture"]), opset)
+    return omni_export.export(omni.load(model), folder, pictures.Picture(**spec["picture"]), opset)
 
 
 def _text_classification(model: Path, folder: Path, spec: Mapping[str, Any], opset: int) -> dict[str, int]:
@@ -96,14 +96,26 @@ def quantize(source: Path, target: Path, recipe: Recipe) -> None:
     for graph in sorted(source.glob("*.onnx")):
         SCHEMES[recipe.export.scheme](graph, target / graph.name, recipe.export.block_size)
     shutil.copyfile(source / "tokenizer.json", target / "tokenizer.json")
-    shutil.copyfile(predict.__file__, target / "predict.py")
+    for name, file in code().items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target / name)
+
+
+def code() -> dict[str, Path]:
+    """The code that answers, by its place in a bundle: `predict.py` on top, what it imports below `serving/bundle/`."""
+    top = Path(predict.__file__).resolve()
+    below = [file for file in sorted(top.parent.glob("*.py")) if file != top]
+    root = top.parents[2]
+    files = {str(file.relative_to(root)): file for file in [top.parents[1] / "__init__.py", *below]}
+    return {"predict.py": top, **files}
 
 
 def describe(folder: Path, spec: Mapping[str, Any], recipe: Recipe) -> None:
     """Write `bundle.json`: the description, what it was measured with, and the checksum of every file beside it."""
     import onnxruntime
 
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != "bundle.json")
+    beside = [path.name for path in folder.iterdir() if path.is_file() and path.name != "bundle.json"]
+    names = sorted([*beside, *(name for name in code() if "/" in name and (folder / name).is_file())])
     engine = {"onnxruntime": onnxruntime.__version__, "provider": "CPUExecutionProvider", "graph_optimization": "all"}
     files = {name: {"sha256": file_digest(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
     own = {"threads": recipe.export.threads, "confidence_min": recipe.serving.confidence_min, "engine": engine}
@@ -146,8 +158,11 @@ def engine_bytes(folder: Path) -> int:
 
 
 def _inputs(recipe: Recipe) -> dict[str, Any]:
-    # predict.py is part of the bundle: when it changes, a bundle with the old one is no longer what is served.
-    return {"confidence_min": recipe.serving.confidence_min, "predict": file_digest(Path(predict.__file__))}
+    # The code is part of the bundle: when it changes, a bundle with the old one is no longer what is served.
+    return {
+        "confidence_min": recipe.serving.confidence_min,
+        "code": {name: file_digest(file) for name, file in code().items()},
+    }
 
 
 STEP = Step("export", "bundle", 1, ("export",), (distill.STEP, fit.STEP), body, _inputs)

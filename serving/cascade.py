@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from serving.bundle.predict import Answer, BundleError
+from serving.bundle.answer import Answer, BundleError
 
 log = logging.getLogger(__name__)
 

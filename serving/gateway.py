@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster.recipe.serving import ServingSection
 from serving import cascade
-from serving.bundle.predict import Answer, BundleError
+from serving.bundle.answer import Answer, BundleError
 from serving.loopback import keep_replica_home
 from serving.student import WARM_UP, Student
 

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import api
-from serving.bundle.predict import BundleError
+from serving.bundle.answer import BundleError
 from serving.cascade import Outcome, UnansweredError
 
 log = logging.getLogger(__name__)

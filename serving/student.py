@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from serving.bundle import predict
+from serving.bundle import pictures, predict
 
 WARM_UP: Mapping[str, Any] = {"text": "warm up", "images": []}
 
@@ -34,7 +34,7 @@ class Student:
     @property
     def images_max(self) -> int:
         """Pictures of one request that the student can read (count)."""
-        return int(self.model.spec["max_images"]) if isinstance(self.model, predict.VisualAnswerer) else 0
+        return int(self.model.spec["max_images"]) if isinstance(self.model, pictures.VisualAnswerer) else 0
 
     def _answer(self, item: Mapping[str, Any], delay_ms: float) -> predict.Answer:
         if delay_ms:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.errors import ArtifactMissing, DataError, InputError, MismatchError
-from serving.bundle.predict import softmax
+from serving.bundle.answer import softmax
 
 if TYPE_CHECKING:
     from cluster.store import Store

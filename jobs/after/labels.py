@@ -95,9 +95,9 @@ def _decoder(teacher: Artifact) -> Callable[[int], str]:
 
 
 def _tokens(folder: Path) -> Callable[[int], str]:
-    from serving.bundle import predict
+    from serving.bundle import answer
 
-    tokenizer = predict.read_tokenizer(folder)
+    tokenizer = answer.read_tokenizer(folder)
     return lambda index: tokenizer.decode([index]) or str(tokenizer.id_to_token(index))
 
 

@@ -18,7 +18,7 @@ from jobs.data import labels as forms
 from jobs.data.labels import hidden
 from jobs.training.losses.sparse_labels import SparseLabels
 from jobs.training.table import Columns
-from serving.bundle.predict import softmax
+from serving.bundle.answer import softmax
 from serving.teachers import Reply
 
 DEFAULT = LabelsSection()

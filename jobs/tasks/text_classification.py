@@ -31,7 +31,7 @@ from jobs.tasks import text_models
 from jobs.tasks.soft_labels import soft_columns, teacher_signals
 from jobs.training.table import Columns
 from serving import teachers
-from serving.bundle import predict
+from serving.bundle.texts import encode_text
 from serving.models import encoder, weights
 from serving.teachers.labelling import QUESTION, template
 
@@ -227,7 +227,7 @@ class TextClassification:
         return {"ids": ids_RS, "length": length_R, "target": np.asarray(targets_R, np.int32), "slice": slices}
 
     def _encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        return [predict.encode_text({"text": text}, self.tokenizer, self.spec) for text in texts]
+        return [encode_text({"text": text}, self.tokenizer, self.spec) for text in texts]
 
     def embeddings(self, samples: pa.Table) -> np.ndarray:
         """See `Task.embeddings`: the unit mean-pooled states of the teacher as it was before it was fitted.

@@ -27,7 +27,7 @@ from jobs.tasks import visual_rows
 from jobs.tasks.soft_labels import soft_columns
 from jobs.tasks.visual_rows import ANSWER_TOKENS, MAX_IMAGES, TOKENS
 from jobs.training.table import Columns
-from serving.bundle import predict
+from serving.bundle import pictures
 from serving.models import omni
 from serving.teachers.transformers import VisualTeacher
 
@@ -62,7 +62,7 @@ class VisualQA:
         self.hidden_layer = recipe.generate.hidden_layer
         # One token per picture. With four, 1,000 steps of the teacher gave .69 on two pictures of validation; so, .96.
         self.tokenizer = visual_rows.tokenizer()
-        self.picture = predict.Picture(size=digits.PIXELS, patch=4, merge=2)
+        self.picture = pictures.Picture(size=digits.PIXELS, patch=4, merge=2)
         self.questions = Questions.parse(recipe.data.params, at="data.params")
 
     @cached_property
@@ -167,10 +167,10 @@ class VisualQA:
 
     def _labelled(self, drawn: digits.Drawn, pixels_RNHW: np.ndarray) -> Columns:
         rgb = np.repeat(pixels_RNHW[..., None], self.picture.channels, -1)
-        flat = np.stack([predict.patchify(image, self.picture) for image in rgb.reshape(-1, *rgb.shape[2:])])
+        flat = np.stack([pictures.patchify(image, self.picture) for image in rgb.reshape(-1, *rgb.shape[2:])])
         counts = 1 + (drawn.second >= 0)
         prompts = [
-            predict.prompt_ids(text, int(count), self.tokenizer, TOKENS, self.picture)
+            pictures.prompt_ids(text, int(count), self.tokenizer, TOKENS, self.picture)
             for text, count in zip(drawn.prompt, counts, strict=True)
         ]
         return self._packed(
@@ -185,7 +185,7 @@ class VisualQA:
         """See `Task.pack`."""
         rows = samples.select(["prompt", "images", "label_name", "slice"]).to_pylist()
         encoded = [
-            predict.encode({"text": row["prompt"], "images": row["images"]}, self.tokenizer, self.spec, self.picture)
+            pictures.encode({"text": row["prompt"], "images": row["images"]}, self.tokenizer, self.spec, self.picture)
             for row in rows
         ]
         flat = self.picture.channels * self.picture.patch**2
@@ -210,7 +210,7 @@ class VisualQA:
         words = np.zeros((len(rows), self.tokenizer.get_vocab_size()), np.float32)
         for index, row in enumerate(rows):
             for place, data in enumerate(row["images"]):
-                seen[index, place] = predict.read_image(data, self.picture)[..., 0] - reference
+                seen[index, place] = pictures.read_image(data, self.picture)[..., 0] - reference
             np.add.at(words[index], self.tokenizer.encode(row["prompt"]).ids, 1.0)
         parts = [
             part / np.linalg.norm(part, axis=1, keepdims=True).clip(1e-6)

@@ -16,7 +16,7 @@ from torch import Tensor
 from jobs.data import digits
 from jobs.tasks.soft_labels import teacher_signals
 from jobs.training.table import Columns
-from serving.bundle import predict
+from serving.bundle import pictures
 
 SPECIAL = (
     "<pad>",
@@ -64,18 +64,18 @@ def columns(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], 
     }  # fmt: skip
 
 
-def batch(packed: Columns, rows: np.ndarray, picture: predict.Picture) -> dict[str, Tensor]:
+def batch(packed: Columns, rows: np.ndarray, picture: pictures.Picture) -> dict[str, Tensor]:
     """Inputs and targets of some rows (see `Task.batch`), padded on the right to the longest of them."""
     prompt_R, answer_R = packed["prompt"][rows].astype(int), packed["answer"][rows].astype(int)
     ids_RS = packed["ids"][rows, : (prompt_R + answer_R).max()].astype(np.int64)
-    index_RS, position_3RS = predict.placement(ids_RS, TOKENS["image"], picture)
+    index_RS, position_3RS = pictures.placement(ids_RS, TOKENS["image"], picture)
     present = np.arange(MAX_IMAGES) < packed["images"][rows][:, None]
     answer_RA = np.arange(ANSWER_TOKENS) < answer_R[:, None]
     at_RA = np.arange(len(rows))[:, None] * ids_RS.shape[1] + prompt_R[:, None] - 1 + np.arange(ANSWER_TOKENS)
     scored_Q = at_RA[answer_RA]
     arrays = {
         "input_ids": ids_RS, "visual_index": index_RS, "position_ids": position_3RS, "scored": scored_Q,
-        "pixels": predict.pixel_values(packed["patches"][rows][present], picture),
+        "pixels": pictures.pixel_values(packed["patches"][rows][present], picture),
         "targets": ids_RS.reshape(-1)[scored_Q + 1],
     } | teacher_signals(packed, rows, answer_RA)  # fmt: skip
     return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}

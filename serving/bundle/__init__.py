@@ -1,1 +1,1 @@
-"""The self-contained folder a student is served from; `predict.py` is copied verbatim into each bundle."""
+"""The self-contained folder a student is served from: every module of this package is copied verbatim into it."""

@@ -232,7 +232,7 @@ def export(model: nn.Module, folder: Path, opset: int = 17) -> float:
 
 @torch.no_grad()
 def _difference(model: TextClassifier, path: Path) -> float:
-    from serving.bundle.predict import Graph as Engine
+    from serving.bundle.answer import Graph as Engine
 
     engine, worst = Engine(path, threads=1), 0.0
     longest = getattr(model.config, "max_position_embeddings", TRIED)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from serving.bundle.predict import Picture
+from serving.bundle.pictures import Picture
 from serving.models.omni_graphs import Decoder, Vision
 
 Axes = dict[str, dict[int, str]]  # tensor name -> axis -> name of its size

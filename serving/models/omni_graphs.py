@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cluster.errors import MismatchError
-from serving.bundle.predict import Picture
+from serving.bundle.pictures import Picture
 from serving.models.experts import DenseMoE
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from cluster.errors import DataError, MismatchError, RecipeError
 from cluster.recipe.base import Section
 from cluster.recipe.models import ModelSection, TeacherSection
-from serving.bundle.predict import Answer
+from serving.bundle.answer import Answer
 from serving.teachers.replies import DenseReply, Failure, Reply, TeacherFailed, TopLogprobs, Usage
 
 __all__ = [

@@ -20,7 +20,7 @@ from cluster.errors import MismatchError, RecipeError
 from cluster.recipe.base import Section
 from cluster.recipe.models import ModelSection
 from serving import teachers
-from serving.bundle.predict import Answer, BundleError, by_length
+from serving.bundle.answer import Answer, BundleError, by_length
 from serving.models import weights
 from serving.teachers.replies import Array, DenseReply, Failure, Reply, Usage
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from serving import teachers
-from serving.bundle.predict import Answer
+from serving.bundle.answer import Answer
 from serving.loopback import keep_replica_home
 
 

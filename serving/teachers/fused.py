@@ -19,7 +19,7 @@ from cluster.errors import MismatchError, RecipeError
 from cluster.recipe.base import Section
 from cluster.recipe.models import EnsembleSection, ModelSection, TeacherSection
 from serving import teachers
-from serving.bundle.predict import Answer, BundleError, named, softmax
+from serving.bundle.answer import Answer, BundleError, named, softmax
 from serving.teachers.replies import Array, DenseReply, Failure, Reply, Usage
 
 SMALLEST = 1e-30  # a probability of zero has no logarithm; float16 holds nothing near this anyway

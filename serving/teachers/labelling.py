@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster.errors import RecipeError
-from serving.bundle import predict
-from serving.bundle.predict import Answer
+from serving.bundle import answer, predict
+from serving.bundle.answer import Answer
 from serving.teachers.replies import Array, Failure, Reply, TeacherFailed, TopLogprobs
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class LabellingTeacher:
             if isinstance(reply, Failure):
                 raise TeacherFailed(reply)
             assert reply.logits is not None
-            found.append(predict.named(predict.softmax(reply.logits[0]), self.labels))
+            found.append(answer.named(answer.softmax(reply.logits[0]), self.labels))
         return found
 
     def _labelled(self, reply: Reply | Failure) -> Reply | Failure:

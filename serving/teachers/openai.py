@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.errors import RecipeError
 from cluster.recipe.models import AskingSection, ModelSection
 from serving import teachers
-from serving.bundle.predict import Answer
+from serving.bundle.answer import Answer
 from serving.teachers import wire
 from serving.teachers.budget import Budget, Prices
 from serving.teachers.endpoint import OpenAIParams, clean, key_of

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from cluster.errors import DataError
-from serving.bundle import predict
+from serving.bundle import answer, pictures, predict, texts
 from serving.teachers.replies import DenseReply
 
 Array = np.ndarray[Any, Any]
@@ -41,27 +41,27 @@ def load(folder: str | Path) -> VisualTeacher | TextTeacher:
 
 
 class VisualTeacher:
-    """Answers questions about pictures by free generation; prompts of one length share a batch: nothing is padded."""
+    """Answers questions about media by free generation; prompts of one length share a batch: nothing is padded."""
 
     def __init__(self, model: Any, tokenizer: Any, spec: Mapping[str, Any]) -> None:
         self.model, self.tokenizer, self.spec = model.eval(), tokenizer, spec
-        self.picture = predict.Picture(**spec["picture"])
+        self.media = pictures.Media.of(spec)
 
     @classmethod
     def open(cls, folder: Path, spec: Mapping[str, Any]) -> VisualTeacher:
         """The model of a folder."""
         from serving.models import omni
 
-        return cls(omni.load(folder), predict.read_tokenizer(folder), spec)
+        return cls(omni.load(folder), answer.read_tokenizer(folder), spec)
 
     @property
     def vocabulary(self) -> Sequence[str]:
         """Tokens by id; ids that the tokenizer does not use are empty."""
         return tokens_by_id(self.tokenizer.get_vocab(), self.model.config.text_config.vocab_size)
 
-    def prompt(self, item: Mapping[str, Any]) -> tuple[Array, Array]:
-        """Token ids int64 [S] and patches uint8 [n, L, F] of `{"text": str, "images": [bytes]}` (`predict.encode`)."""
-        return predict.encode(item, self.tokenizer, self.spec, self.picture)
+    def prompt(self, item: Mapping[str, Any]) -> pictures.Prompt:
+        """What the model is asked about one request; see `pictures.encode`."""
+        return pictures.encode(item, self.tokenizer, self.spec["tokens"], self.media)
 
     def answer(self, items: Sequence[Mapping[str, Any]]) -> list[predict.Answer]:
         """Answers in order. Raises BundleError for a request that cannot be read."""
@@ -70,7 +70,7 @@ class VisualTeacher:
             for reply in self.complete([self.prompt(item) for item in items])
         ]
 
-    def complete(self, prompts: Sequence[tuple[Array, Array]], temperature: float = 0.0,
+    def complete(self, prompts: Sequence[pictures.Prompt], temperature: float = 0.0,
                  seeds: Sequence[int] | None = None, batch: int = 256) -> list[Reply]:  # fmt: skip
         """Replies in order: greedy, or drawn at the generation `temperature` from one stream per row (`seeds`)."""
 
@@ -78,17 +78,14 @@ class VisualTeacher:
             own = None if seeds is None or temperature == 0 else [seeds[row] for row in rows]
             return self._batch([prompts[row] for row in rows], temperature, own)
 
-        return predict.by_length([ids for ids, _ in prompts], run, batch)
+        return answer.by_length([prompt.ids for prompt in prompts], run, batch)
 
     def _batch(
-        self, prompts: Sequence[tuple[Array, Array]], temperature: float, seeds: Sequence[int] | None
+        self, prompts: Sequence[pictures.Prompt], temperature: float, seeds: Sequence[int] | None
     ) -> list[Reply]:
         from serving.models import omni
 
-        ids_BS = np.stack([ids for ids, _ in prompts])
-        index_BS, position_3BS = predict.placement(ids_BS, self.spec["tokens"]["image"], self.picture)
-        pixels = predict.pixel_values(np.concatenate([patches for _, patches in prompts]), self.picture)
-        arrays = {"input_ids": ids_BS, "visual_index": index_BS, "position_ids": position_3BS, "pixels": pixels}
+        arrays = pictures.together(prompts, self.spec["tokens"], self.media)
         batch = {name: torch.from_numpy(value).to(self.model.device) for name, value in arrays.items()}
         steps, vocabulary = self.spec["max_new_tokens"], self.model.config.text_config.vocab_size
         noise = None if seeds is None else _gumbel(seeds, steps, vocabulary, self.model.device)
@@ -114,7 +111,7 @@ class TextTeacher:
         """The model of a folder."""
         from serving.models import encoder
 
-        return cls(encoder.load(folder), predict.read_tokenizer(folder), spec)
+        return cls(encoder.load(folder), answer.read_tokenizer(folder), spec)
 
     @property
     def vocabulary(self) -> Sequence[str]:
@@ -122,13 +119,13 @@ class TextTeacher:
         return [str(label) for label in self.spec["labels"]]
 
     def prompt(self, item: Mapping[str, Any]) -> Array:
-        """Token ids int64 [S] of `{"text": str}`, cut at the model's `max_tokens`; see `predict.encode_text`."""
-        return predict.encode_text(item, self.tokenizer, self.spec)
+        """Token ids int64 [S] of `{"text": str}`, cut at the model's `max_tokens`; see `texts.encode_text`."""
+        return texts.encode_text(item, self.tokenizer, self.spec)
 
     def answer(self, items: Sequence[Mapping[str, Any]]) -> list[predict.Answer]:
         """Answers in order, with the probability of every label. Raises BundleError for an empty text."""
         replies = self.complete([self.prompt(item) for item in items])
-        return [predict.named(predict.softmax(reply.logits[0]), self.spec["labels"]) for reply in replies]
+        return [answer.named(answer.softmax(reply.logits[0]), self.spec["labels"]) for reply in replies]
 
     @torch.no_grad()
     def complete(self, prompts: Sequence[Array], temperature: float = 0.0, seeds: Sequence[int] | None = None,
@@ -143,11 +140,11 @@ class TextTeacher:
                 for pair in zip(logits_BV.float().cpu().numpy(), hidden_BH.float().cpu().numpy(), strict=True)
             ]
 
-        return predict.by_length(prompts, run, batch)
+        return answer.by_length(prompts, run, batch)
 
     def _reply(self, logits_V: Array, hidden_H: Array) -> Reply:
         best = int(logits_V.argmax())
-        confidence = float(predict.softmax(logits_V)[best])
+        confidence = float(answer.softmax(logits_V)[best])
         return Reply(self.spec["labels"][best], confidence, np.array([best]), logits_V[None], hidden_H[None])
 
 

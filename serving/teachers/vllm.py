@@ -19,7 +19,7 @@ from cluster.errors import RecipeError, ResourceError
 from cluster.recipe.base import Section
 from cluster.recipe.models import ModelSection
 from serving import teachers
-from serving.bundle.predict import Answer, BundleError
+from serving.bundle.answer import Answer, BundleError
 from serving.teachers.replies import Failure, Reply, TopLogprobs, Usage
 
 ERROR = "__inference_error__"  # Ray's column: empty, or what went wrong with the row

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.bundle.predict import BundleError
+from serving.bundle.answer import BundleError
 from serving.teachers.budget import Prices
 from serving.teachers.replies import Reply, TopLogprobs, Usage
 from serving.teachers.retry import Trouble

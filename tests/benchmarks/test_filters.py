@@ -74,13 +74,13 @@ def test_social_security_numbers_on_generated_sentences(record: Callable[..., No
 
 def test_wrong_labels_planted_in_banking77(record: Callable[..., None]) -> None:
     """5 % of the labels of 10,003 real rows moved to another class at random; the rows' own mistakes count as false."""
-    from serving.bundle import predict
+    from serving.bundle import texts
     from serving.models import encoder, weights
 
     table = pq.read_table(DATA / "text" / "banking77_train.parquet")
     truth, rng = table["label"].to_numpy(), np.random.default_rng(0)
     tokenizer, spec = weights.tokenizer(TEACHER), {"max_tokens": 64}
-    encoded = [predict.encode_text({"text": text}, tokenizer, spec) for text in table["text"].to_pylist()]
+    encoded = [texts.encode_text({"text": text}, tokenizer, spec) for text in table["text"].to_pylist()]
     _, pooled = encoder.run(encoder.pretrained(TEACHER, 1, 0), encoded)
     unit = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
     flipped = rng.permutation(len(truth))[: round(FLIPPED * len(truth))]

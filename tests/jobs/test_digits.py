@@ -8,7 +8,7 @@ import pytest
 from cluster.recipe import Recipe
 from jobs import tasks
 from jobs.data import digits
-from serving.bundle import predict
+from serving.bundle import pictures
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +104,10 @@ def test_a_picture_survives_packing_pixel_by_pixel(tiny_digits: Callable[..., Re
     task = tasks.of(tiny_digits())
     samples = task.requests("test")
     columns = task.pack(samples, None, true_labels=True)
-    picture = predict.Picture(size=8, patch=4, merge=2)
+    picture = pictures.Picture(size=8, patch=4, merge=2)
     first = source.pixels[samples["seed_row"][0].as_py()]
     np.testing.assert_array_equal(
-        columns["patches"][0, 0], predict.patchify(np.repeat(first[..., None], 3, -1), picture)
+        columns["patches"][0, 0], pictures.patchify(np.repeat(first[..., None], 3, -1), picture)
     )
 
 

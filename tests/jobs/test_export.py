@@ -16,7 +16,7 @@ from cluster.store import Artifact, Store
 from jobs import export, tasks
 from jobs.quantize import SCHEMES, graph
 from jobs.quantize.invariance import batch_invariant
-from serving.bundle import predict
+from serving.bundle import answer, pictures, predict
 
 
 @pytest.fixture
@@ -38,13 +38,13 @@ def test_graphs_agree_with_torch_at_prefill_and_three_steps(
     _, store, artifact = exported
     model: Any = omni.load(store.get("student", artifact.manifest.parents["student"]).path() / "hf")
     student = predict.load(artifact.path() / "float32")
-    assert isinstance(student, predict.VisualAnswerer)
+    assert isinstance(student, pictures.VisualAnswerer)
     picture, spec, rng = student.picture, student.spec, np.random.default_rng(rows)
     block = [spec["tokens"]["vision_start"], *[spec["tokens"]["image"]] * picture.tokens, spec["tokens"]["vision_end"]]
     ids = np.array([[*block, *block, *rng.integers(10, 30, 5)] for _ in range(rows)])
     width = picture.channels * picture.temporal * picture.patch**2
     pixels = rng.uniform(-1, 1, (2 * rows, picture.grid**2, width)).astype(np.float32)
-    index, positions = predict.placement(ids, spec["tokens"]["image"], picture)
+    index, positions = pictures.placement(ids, spec["tokens"]["image"], picture)
     with torch.no_grad():
         visual = omni.visual_features(model, torch.from_numpy(pixels), picture.grid)
     (features,) = student.vision({"pixels": pixels})
@@ -79,7 +79,7 @@ def test_the_bundle_says_what_it_is(exported: tuple[Recipe, Store, Artifact]) ->
     spec = json.loads((artifact.path() / "bundle.json").read_text())
     assert (spec["scheme"], spec["batch_invariant"], spec["threads"]) == ("exact", True, 1)
     assert (spec["layers"], spec["kv_heads"], spec["hidden_size"]) == (2, 2, 32)
-    assert set(spec["files"]) == {"vision.onnx", "decoder.onnx", "tokenizer.json", "predict.py"}
+    assert set(spec["files"]) == {"vision.onnx", "decoder.onnx", "tokenizer.json", *export.code()}
     facts = artifact.manifest.facts
     assert facts["bytes"] < 0.6 * facts["bytes_float32"]
     assert max(facts["logit_difference"].values()) < 1e-4
@@ -146,10 +146,10 @@ def test_an_exact_classifier_answers_the_same_bits_alone_and_in_a_batch(tmp_path
     shape = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     encoder.export(encoder.TextClassifier(BertModel(BertConfig(vocab_size=50, **shape)), classes=7), tmp_path)
     SCHEMES["exact"](tmp_path / "model.onnx", tmp_path / "exact.onnx", 32)
-    ids, answer = np.random.default_rng(0).integers(0, 50, (9, 11)), predict.Graph(tmp_path / "exact.onnx", threads=1)
-    (together,) = answer({"input_ids": ids})
+    ids, coded = np.random.default_rng(0).integers(0, 50, (9, 11)), answer.Graph(tmp_path / "exact.onnx", threads=1)
+    (together,) = coded({"input_ids": ids})
     for row, one in enumerate(ids):
-        np.testing.assert_array_equal(answer({"input_ids": one[None]})[0][0], together[row])
+        np.testing.assert_array_equal(coded({"input_ids": one[None]})[0][0], together[row])
 
 
 def test_a_table_by_rows_reads_as_the_table_within_half_a_step(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_table_by_rows_reads_as_the_table_within_half_a_step(tmp_path: Path) -
     assert graph.embedding_rows(model) == 1
     assert "table" not in {one.name for one in model.graph.initializer}
     onnx.save(model, str(tmp_path / "rows.onnx"))
-    (read,) = predict.Graph(tmp_path / "rows.onnx", threads=1)({"ids": np.arange(7)})
+    (read,) = answer.Graph(tmp_path / "rows.onnx", threads=1)({"ids": np.arange(7)})
     step = np.abs(table).max(1, keepdims=True) / 127
     assert (np.abs(read - table) <= step / 2 + 1e-7).all()
     assert not read[3].any()

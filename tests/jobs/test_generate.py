@@ -20,7 +20,7 @@ from jobs.after.labels import inspect, show
 from jobs.data.answers import Answerer
 from jobs.data.labels import checks, reader
 from jobs.tasks import soft_labels
-from serving.bundle.predict import softmax
+from serving.bundle.answer import softmax
 from serving.teachers import Reply
 
 

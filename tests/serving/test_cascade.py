@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from serving import cascade
-from serving.bundle.predict import Answer, BundleError
+from serving.bundle.answer import Answer, BundleError
 
 SURE, UNSURE, TAUGHT = Answer("seven", 0.9), Answer("one", 0.2), Answer("nine", 0.95)
 POLICY = cascade.Policy(student_ms=50, total_ms=400, confidence_min=0.5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cluster.errors import MismatchError
-from serving.bundle.predict import Picture
+from serving.bundle.pictures import Picture
 from serving.models import omni
 from serving.models.experts import DenseMoE
 from serving.models.omni_graphs import Vision

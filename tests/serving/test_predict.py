@@ -10,22 +10,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.bundle import predict
+from serving.bundle import answer, pictures, predict
 
-PICTURE = predict.Picture(size=8, patch=2, merge=2)
+PICTURE = pictures.Picture(size=8, patch=2, merge=2)
 IMAGE, TEXT, START, END = 5, 20, 3, 4
 
 
 def test_patches_are_those_of_transformers() -> None:
     from transformers import Qwen2VLImageProcessorPil
 
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    shown = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     half = [0.5] * 3
     processor = Qwen2VLImageProcessorPil(
         patch_size=2, merge_size=2, temporal_patch_size=2, image_mean=half, image_std=half, do_resize=False
     )
-    theirs = processor(images=list(pictures), return_tensors="np")["pixel_values"]
-    ours = predict.pixel_values(np.stack([predict.patchify(one, PICTURE) for one in pictures]), PICTURE)
+    theirs = processor(images=list(shown), return_tensors="np")["pixel_values"]
+    ours = pictures.pixel_values(np.stack([pictures.patchify(one, PICTURE) for one in shown]), PICTURE)
     np.testing.assert_array_equal(ours.reshape(theirs.shape), theirs)
 
 
@@ -40,10 +40,10 @@ def test_positions_are_those_of_transformers(images: int) -> None:
     ids = np.array([[*[START, *[IMAGE] * 4, END] * images, *[TEXT] * 5]])
     grid = torch.tensor([[1, 4, 4]] * images) if images else None
     theirs, _ = model.get_rope_index(torch.from_numpy(ids), image_grid_thw=grid, attention_mask=torch.ones(ids.shape))
-    index, ours = predict.placement(ids, IMAGE, PICTURE)
+    index, ours = pictures.placement(ids, IMAGE, PICTURE)
     np.testing.assert_array_equal(ours, theirs.numpy())
-    pictures = np.flatnonzero(ids[0] == IMAGE)
-    assert index[0, pictures].tolist() == list(range(1, 4 * images + 1))  # row 0 of the features is the text's
+    marked = np.flatnonzero(ids[0] == IMAGE)
+    assert index[0, marked].tolist() == list(range(1, 4 * images + 1))  # row 0 of the features is the text's
     assert not index[0, ids[0] != IMAGE].any()
 
 
@@ -51,8 +51,8 @@ def test_a_bundle_answers_alone_in_a_bare_process(bundle: Path, tmp_path: Path) 
     copied = tmp_path / "elsewhere"
     shutil.copytree(bundle, copied, ignore=shutil.ignore_patterns("float32", "teacher"))
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 3).save(tmp_path / "one.png")
-    command = [sys.executable, "-I", copied / "predict.py", "--text", "is it even ?", "--image", tmp_path / "one.png"]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    command = [sys.executable, copied / "predict.py", "--text", "is it even ?", "--image", tmp_path / "one.png"]
+    ran = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, check=True)
     (here,) = predict.load(bundle).predict([{"text": "is it even ?", "images": [(tmp_path / "one.png").read_bytes()]}])
     assert json.loads(ran.stdout) == {"text": here.text, "confidence": here.confidence, "probabilities": None}
 
@@ -90,4 +90,4 @@ def test_a_picture_of_another_size_is_refused_before_it_is_decoded(bundle: Path,
 
 def test_rows_of_different_lengths_keep_their_order() -> None:
     rows = [np.zeros(length) for length in (3, 1, 3, 2, 1)]
-    assert predict.by_length(rows, lambda group: [10 * row for row in group], batch=1) == [0, 10, 20, 30, 40]
+    assert answer.by_length(rows, lambda group: [10 * row for row in group], batch=1) == [0, 10, 20, 30, 40]

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from serving import api, routes
-from serving.bundle.predict import Answer, BundleError
+from serving.bundle.answer import Answer, BundleError
 from serving.cascade import Outcome, UnansweredError
 
 

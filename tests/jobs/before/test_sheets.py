@@ -23,7 +23,7 @@ from jobs import curate, distill, generate, tasks
 from jobs.after import active
 from jobs.before import sheets
 from jobs.data import labels as forms
-from serving.bundle.predict import softmax
+from serving.bundle.answer import softmax
 
 CLASSES = ("bill", "card", "loan")
 Command = Callable[..., tuple[int, dict[str, Any]]]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cluster.errors import MismatchError, RecipeError
 from cluster.recipe import ModelSection
 from serving import teachers
-from serving.bundle.predict import BundleError
+from serving.bundle.answer import BundleError
 from serving.teachers import decoding
 from serving.teachers.causal import CausalParams, CausalTeacher
 

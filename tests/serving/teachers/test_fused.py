@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cluster.errors import MismatchError, RecipeError
 from cluster.recipe.models import TeacherSection
 from serving import teachers
-from serving.bundle.predict import Answer, BundleError, softmax
+from serving.bundle.answer import Answer, BundleError, softmax
 from serving.teachers import DenseReply, Failure, Reply, Usage
 from serving.teachers.fused import FusedTeacher
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cluster.errors import RecipeError
-from serving.bundle.predict import BundleError
+from serving.bundle.answer import BundleError
 from serving.teachers import Failure, Reply, TopLogprobs
 from serving.teachers.labelling import LabellingTeacher, template
 

@@ -17,7 +17,7 @@ import pytest
 from cluster.errors import InputError, RecipeError
 from cluster.recipe.models import AskingSection, ModelSection
 from serving import teachers
-from serving.bundle.predict import BundleError
+from serving.bundle.answer import BundleError
 from serving.teachers import Failure, Reply
 from serving.teachers.endpoint import OpenAIParams
 from serving.teachers.openai import OpenAITeacher, Times

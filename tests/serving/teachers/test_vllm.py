@@ -12,7 +12,7 @@ import pytest
 from cluster.errors import ResourceError
 from cluster.recipe.models import ModelSection
 from serving import teachers
-from serving.bundle.predict import BundleError
+from serving.bundle.answer import BundleError
 from serving.teachers import Failure, Reply, vllm
 from serving.teachers.vllm import VllmParams, VllmTeacher
 

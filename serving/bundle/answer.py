@@ -1,0 +1,84 @@
+"""What every kind of student in a bundle shares: its answers, its errors, and the graphs it runs.
+
+Shape legend: B rows, S prompt tokens, V vocabulary or classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+class BundleError(ValueError):
+    """The bundle or a request does not fit: names the file or field, what was got and what was expected."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer: `text` (or the class name), `confidence` in 0..1 (exp of the mean token log-probability, or the
+    largest class probability), and `probabilities` by class for classifiers."""
+
+    text: str
+    confidence: float
+    probabilities: dict[str, float] | None = None
+
+
+class Graph:
+    """One ONNX graph on the CPU with the threads and graph optimization the bundle pins."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level, options.graph_optimization_level = 3, ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.inputs = {node.name for node in self.session.get_inputs()}
+
+    def __call__(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """Outputs in the graph's order; feeds that the graph does not read are left out."""
+        return list(self.session.run(None, {name: value for name, value in feeds.items() if name in self.inputs}))
+
+
+def softmax(logits: Array) -> Array:
+    """Probabilities over the last axis, float32."""
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(-1, keepdims=True), np.float32)
+
+
+def named(probabilities_V: Array, labels: Sequence[str]) -> Answer:
+    """The likeliest label with its probability, and every label's."""
+    by_label = {label: float(value) for label, value in zip(labels, probabilities_V, strict=True)}
+    best = labels[int(probabilities_V.argmax())]
+    return Answer(best, by_label[best], by_label)
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder or bundle."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def text_of(item: Mapping[str, Any]) -> str:
+    """The text of a request. Raises BundleError when there is none."""
+    if not isinstance(text := item.get("text"), str) or not text.strip():
+        raise BundleError(f"text: got {text!r:.80}, expected a non-empty string")
+    return text
+
+
+def by_length(ids: Sequence[Array], run: Callable[[list[int]], Any], batch: int = 256) -> list[Any]:
+    """Values of `run(rows)` in row order, asked for rows of one length at a time, at most `batch`: no row is ever
+    padded (padding would change what `fast` INT8 answers)."""
+    groups: dict[int, list[int]] = {}
+    for row, one in enumerate(ids):
+        groups.setdefault(len(one), []).append(row)
+    parts = [rows[start : start + batch] for rows in groups.values() for start in range(0, len(rows), batch)]
+    found = {row: value for rows in parts for row, value in zip(rows, run(rows), strict=True)}
+    return [found[row] for row in range(len(ids))]
