@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 
 from cluster import schema
 from cluster.errors import RecipeError, StepFailed
-from cluster.recipe import GenerateSection, ModelSection, Recipe
+from cluster.recipe import GenerateSection, Recipe
 from cluster.store import Artifact
 from jobs import fit, tasks
 from jobs.data import reuse, tally
-from jobs.data.answers import Answerer, labels_of
+from jobs.data.answers import AS_WRITTEN, Answerer, Opening, labels_of
 from jobs.data.labels import reader
 from jobs.data.requests import back_translation, expand, rounds
 from jobs.step import Step, Work
@@ -33,11 +33,11 @@ ANSWERS, REUSED, TALLY = "answers", "reused.parquet", "tally"
 
 @dataclass(frozen=True)
 class Round:
-    """One round: its scratch folder, the teacher (folder and section), and whose answers may be taken over."""
+    """One round: its scratch folder, the teacher's folder and how it is opened, and whose answers may be taken over."""
 
     folder: Path
     model: Path
-    teacher: ModelSection
+    opening: Opening
     sources: Sequence[Artifact]
 
 
@@ -81,11 +81,12 @@ def _all_rounds(work: Work, sources: Sequence[Artifact]) -> tuple[pa.Table, int]
     """Answers to everything asked, ordered by `sample_id`, and how many of them were taken over (rows)."""
     section, scratch = work.recipe.generate, work.draft.scratch
     model = work.parents["teacher"].path() / "hf"
-    pool = _kept(scratch / "pool.parquet", lambda: candidates(work.recipe))
+    opening = Opening(work.recipe.teacher, scratch / "spent.json")
+    pool = _kept(scratch / "pool.parquet", lambda: candidates(work.recipe, opening.ledger))
     seed = work.recipe.seed + section.seed
     found, reused = pool.slice(0, 0), 0
     for number in range(section.rounds):
-        here = Round(scratch / f"round-{number}", model, work.recipe.teacher, sources)
+        here = Round(scratch / f"round-{number}", model, opening, sources)
         here.folder.mkdir(exist_ok=True)
         budget = len(pool) if section.rounds == 1 else _share(section.samples, section.rounds, number)
         answered, taken = _ask(here, section, pool, found, (budget, seed))
@@ -117,32 +118,35 @@ def _ask(
     _kept(requests, lambda: missing)
     progress = here.folder.parent / tally.PROGRESS
     with tally.Meter(here.folder / TALLY, progress, len(missing)):
-        answer_all(requests, here.model, section, here.folder, teacher=here.teacher)
+        answer_all(requests, here.model, section, here.folder, opening=here.opening)
     answers = pq.read_table(here.folder / ANSWERS)
     _refuse_lost_rows(answers, len(missing))
     return pa.concat_tables([answers, taken.select(answers.column_names).cast(answers.schema)]), len(taken)
 
 
-def candidates(recipe: Recipe) -> pa.Table:
-    """Every request that may be asked: all of them in one round, `generate.pool` times `samples` for several."""
+def candidates(recipe: Recipe, ledger: Path | None = None) -> pa.Table:
+    """Every request that may be asked: all of them in one round, `generate.pool` times `samples` for several.
+
+    A teacher that translates on the way enters what it spends into `ledger`.
+    """
     section = recipe.generate
     limit = section.samples if section.rounds == 1 else math.ceil(section.samples * section.pool)
     rows = math.ceil(limit / expand.combinations(section))
     base = recipe.model_copy(update={"generate": section.model_copy(update={"samples": rows})})
     requests = tasks.of(base).requests("train")
     if section.back_translate:
-        translator = teachers.open_teacher(recipe.teacher)
+        translator = teachers.open_teacher(recipe.teacher, sharing=teachers.Sharing(ledger=ledger))
         requests = back_translation.extended(requests, section, translator, recipe.seed + section.seed)
     return expand.expand(requests, section.model_copy(update={"samples": limit}))
 
 
 def answer_all(
     requests: Path, model: Path, section: GenerateSection, scratch: Path, answerer: type[Answerer] = Answerer,
-    teacher: ModelSection | None = None,
+    opening: Opening = AS_WRITTEN,
 ) -> None:  # fmt: skip
     """Map the teacher over the request table into `scratch/answers`; blocks already written are not mapped again.
 
-    `teacher` is the recipe's section as it is now, see `serving.teachers.open_folder`.
+    `opening` says how the teacher's folder is opened.
     """
     import ray.data
     from ray.data.checkpoint import CheckpointConfig
@@ -160,7 +164,7 @@ def answer_all(
             .repartition(target_num_rows_per_block=-(-rows // section.blocks))
             .map_batches(
                 answerer,
-                fn_constructor_args=(str(model), section, str(scratch / TALLY), teacher),
+                fn_constructor_args=(str(model), section, str(scratch / TALLY), opening),
                 batch_size=section.batch_size,
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(size=section.concurrency),

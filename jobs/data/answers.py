@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from cluster.recipe import GenerateSection, ModelSection
 from jobs.data import labels as forms
 from jobs.data.tally import Tally
 from jobs.tasks import soft_labels
-from serving.teachers import Failure, Reply, Teacher, open_folder
+from serving.teachers import Failure, Reply, Sharing, Teacher, open_folder
 
 log = logging.getLogger(__name__)
 LABELS = tuple(name for name in schema.COLUMNS["soft_labels"] if name != "sample_id")
@@ -47,15 +48,27 @@ class Answered:
     attempts: int
 
 
-class Answerer:
-    """`model` is a folder that `serving.teachers.open_folder` reads (`teacher`: the section as it is now); `tally` the
-    folder where progress is left."""
+@dataclass(frozen=True)
+class Opening:
+    """How a teacher's folder is opened: the recipe's `section` as it is now (None: as it was written down), and the
+    `ledger` that its budget goes on with (see `serving.teachers.budget`)."""
 
-    def __init__(self, model: str, section: GenerateSection, tally: str, teacher: ModelSection | None = None) -> None:
+    section: ModelSection | None = None
+    ledger: Path | None = None
+
+
+AS_WRITTEN = Opening()
+
+
+class Answerer:
+    """`model` is a folder that `serving.teachers.open_folder` reads; `tally` the folder where progress is left."""
+
+    def __init__(self, model: str, section: GenerateSection, tally: str, opening: Opening = AS_WRITTEN) -> None:
         import torch
 
         torch.set_num_threads(1)
-        self.teacher: Teacher = open_folder(model, actors=section.concurrency, section=teacher)
+        sharing = Sharing(section.concurrency, opening.ledger)
+        self.teacher: Teacher = open_folder(model, sharing=sharing, section=opening.section)
         self.section, self.tally = section, Tally(tally)
 
     def __call__(self, batch: pa.Table) -> pa.Table:

@@ -17,10 +17,11 @@ from cluster.errors import DataError, MismatchError, RecipeError
 from cluster.recipe.base import Section
 from cluster.recipe.models import ModelSection, TeacherSection
 from serving.bundle.answer import Answer
+from serving.teachers.budget import ALONE, Sharing
 from serving.teachers.replies import DenseReply, Failure, Reply, TeacherFailed, TopLogprobs, Usage
 
 __all__ = [
-    "KINDS", "DenseReply", "Failure", "Reply", "Teacher", "TeacherFailed", "TopLogprobs", "Usage",
+    "KINDS", "DenseReply", "Failure", "Reply", "Sharing", "Teacher", "TeacherFailed", "TopLogprobs", "Usage",
     "answer_of", "answers", "check", "elsewhere", "open_folder", "open_teacher", "params_of", "write_folder",
 ]  # fmt: skip
 
@@ -91,23 +92,23 @@ def check(section: ModelSection, at: str = "teacher") -> None:
     module.check_section(section, at)
 
 
-def open_teacher(section: ModelSection, *, actors: int = 1, at: str = "teacher") -> Teacher:
+def open_teacher(section: ModelSection, *, sharing: Sharing = ALONE, at: str = "teacher") -> Teacher:
     """The teacher that a recipe's section names; `encoder` and `omni_moe` are opened from the folder in `weights`.
 
-    `actors` is how many of these will work at the same time: rates and budgets are shared out evenly among them.
+    `sharing` says how many of these will work at the same time, and where they keep what they spent.
     Raises InputError as `check`.
     """
     if section.architecture in FITTED:
         if section.weights is None:
             raise RecipeError(f"{at}.weights is needed", got="null", expected="a folder written by fit or distill")
-        return open_folder(section.weights, actors=actors)
+        return open_folder(section.weights, sharing=sharing)
     check(section, at)
     kind = _kind(section, at)
-    teacher: Teacher = getattr(importlib.import_module(kind.module), kind.opener)(section, actors, at)
+    teacher: Teacher = getattr(importlib.import_module(kind.module), kind.opener)(section, sharing, at)
     return teacher
 
 
-def open_folder(folder: str | Path, *, actors: int = 1, section: ModelSection | None = None) -> Teacher:
+def open_folder(folder: str | Path, *, sharing: Sharing = ALONE, section: ModelSection | None = None) -> Teacher:
     """The teacher of a folder: a network that was fitted or distilled, or what `write_folder` left.
 
     `section` is the recipe's as it is now: a folder is written once, and rates, retries and budgets (`asking`) may have
@@ -119,7 +120,7 @@ def open_folder(folder: str | Path, *, actors: int = 1, section: ModelSection | 
         written = TeacherSection.parse(spec["section"], at=f"{folder}/{TASK_FILE}")
         if section is not None and section.identity() != written.identity():
             raise MismatchError("the folder is of another teacher", got=written.identity(), expected=section.identity())
-        teacher = open_teacher(section or written, actors=actors)
+        teacher = open_teacher(section or written, sharing=sharing)
         if not spec["labels"]:
             return teacher
         from serving.teachers.labelling import LabellingTeacher

@@ -22,6 +22,7 @@ from cluster.recipe.models import ModelSection
 from serving import teachers
 from serving.bundle.answer import Answer, BundleError, by_length
 from serving.models import weights
+from serving.teachers.budget import Sharing
 from serving.teachers.replies import Array, DenseReply, Failure, Reply, Usage
 
 Precision = Literal["float32", "bfloat16"]
@@ -155,7 +156,7 @@ def check_section(section: ModelSection, at: str) -> None:
         raise RecipeError(f"{at}.params.device: no GPU here", got="cuda", expected="cpu or auto", hint=hint)
 
 
-def open_section(section: ModelSection, actors: int, at: str) -> CausalTeacher:
+def open_section(section: ModelSection, sharing: Sharing, at: str) -> CausalTeacher:
     """See `teachers.open_teacher`. Raises RecipeError when the folder holds no causal language model."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -20,6 +20,7 @@ from cluster.recipe.base import Section
 from cluster.recipe.models import EnsembleSection, ModelSection, TeacherSection
 from serving import teachers
 from serving.bundle.answer import Answer, BundleError, named, softmax
+from serving.teachers.budget import Sharing
 from serving.teachers.replies import Array, DenseReply, Failure, Reply, Usage
 
 SMALLEST = 1e-30  # a probability of zero has no logarithm; float16 holds nothing near this anyway
@@ -155,11 +156,11 @@ def check_section(section: ModelSection, at: str) -> None:
         _orders([member.name for member in ensemble.members], labels)
 
 
-def open_section(section: ModelSection, actors: int, at: str) -> FusedTeacher:
+def open_section(section: ModelSection, sharing: Sharing, at: str) -> FusedTeacher:
     """See `teachers.open_teacher`."""
     ensemble = _ensemble(section, at)
     members = [
-        teachers.open_teacher(member, actors=actors, at=f"{at}.ensemble.members.{index}")
+        teachers.open_teacher(member, sharing=sharing.of_member(index), at=f"{at}.ensemble.members.{index}")
         for index, member in enumerate(ensemble.members)
     ]
     return FusedTeacher(ensemble, members)

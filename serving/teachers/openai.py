@@ -22,7 +22,7 @@ from cluster.recipe.models import AskingSection, ModelSection
 from serving import teachers
 from serving.bundle.answer import Answer
 from serving.teachers import wire
-from serving.teachers.budget import Budget, Prices
+from serving.teachers.budget import ALONE, Budget, Prices, Sharing
 from serving.teachers.endpoint import OpenAIParams, clean, key_of
 from serving.teachers.limiter import Limiter
 from serving.teachers.replies import Failure, Reply, Usage
@@ -50,21 +50,22 @@ class OpenAITeacher:
     it cost so far. Pickles without connections, with fresh limits: a copy in another process is another actor.
     """
 
-    def __init__(self, model: str, params: OpenAIParams, asking: AskingSection, actors: int = 1,
+    def __init__(self, model: str, params: OpenAIParams, asking: AskingSection, sharing: Sharing = ALONE,
                  times: Times | None = None) -> None:  # fmt: skip
-        self.model, self.params, self.asking, self.actors = model, params, asking, actors
+        self.model, self.params, self.asking, self.sharing = model, params, asking, sharing
         self.times = times or Times()
-        share = [None if one is None else one / actors for one in
-                 (asking.requests_per_s, asking.tokens_per_s, asking.budget, asking.budget_tokens)]  # fmt: skip
-        self.limiter = Limiter(share[0], share[1], self.times.clock, self.times.sleep)
-        self.budget, self.counts = Budget(share[2], share[3]), Counter[str]()
+        rates = [_part(one, sharing.actors) for one in (asking.requests_per_s, asking.tokens_per_s)]
+        self.limiter = Limiter(rates[0], rates[1], self.times.clock, self.times.sleep)
+        parts = 1 if sharing.ledger else sharing.actors
+        limits = [_part(one, parts) for one in (asking.budget, asking.budget_tokens)]
+        self.budget, self.counts = Budget(limits[0], limits[1], sharing.ledger), Counter[str]()
         self.prices = Prices(asking.price_input, asking.price_output)
         self.backoff = Backoff(asking.attempts, asking.backoff_s, asking.backoff_cap_s, asking.patience_s)
         self._client: httpx.Client | None = None
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.model, self.params, self.asking, self.actors)
+        return type(self), (self.model, self.params, self.asking, self.sharing)
 
     def __repr__(self) -> str:
         return f"OpenAITeacher({self.model!r} at {self.params.base_url})"
@@ -214,10 +215,14 @@ def check_section(section: ModelSection, at: str) -> None:
     key_of(section.asking.key_env)
 
 
-def open_section(section: ModelSection, actors: int, at: str) -> OpenAITeacher:
+def open_section(section: ModelSection, sharing: Sharing, at: str) -> OpenAITeacher:
     """See `teachers.open_teacher`."""
     params = OpenAIParams.parse(section.params, at=f"{at}.params")
-    return OpenAITeacher(str(section.weights), params, section.asking, actors)
+    return OpenAITeacher(str(section.weights), params, section.asking, sharing)
+
+
+def _part(limit: float | None, parts: int) -> float | None:
+    return None if limit is None else limit / parts
 
 
 def _used(outcome: Reply | Trouble, most: Usage) -> Usage:

@@ -20,6 +20,7 @@ from cluster.recipe.base import Section
 from cluster.recipe.models import ModelSection
 from serving import teachers
 from serving.bundle.answer import Answer, BundleError
+from serving.teachers.budget import Sharing
 from serving.teachers.replies import Failure, Reply, TopLogprobs, Usage
 
 ERROR = "__inference_error__"  # Ray's column: empty, or what went wrong with the row
@@ -176,8 +177,8 @@ def check_section(section: ModelSection, at: str) -> None:
         raise ResourceError(f"{at}.architecture: vllm is not installed", expected="vLLM and a GPU", hint=hint)
 
 
-def open_section(section: ModelSection, actors: int, at: str) -> VllmTeacher:
-    """See `teachers.open_teacher`; `actors` means nothing here: engines are `replicas`."""
+def open_section(section: ModelSection, sharing: Sharing, at: str) -> VllmTeacher:
+    """See `teachers.open_teacher`; `sharing` means nothing here: engines are `replicas`."""
     return VllmTeacher(str(section.weights), VllmParams.parse(section.params, at=f"{at}.params"))
 
 

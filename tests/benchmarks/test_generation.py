@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.recipe import GenerateSection, ModelSection, Recipe, ResourcesSection, load
+from cluster.recipe import GenerateSection, Recipe, ResourcesSection, load
 from jobs import generate, tasks
-from jobs.data.answers import Answerer
+from jobs.data.answers import AS_WRITTEN, Answerer, Opening
 
 ROWS, BATCH, BLOCKS = 4096, 128, 4
 LAYERS = "{layers: 3, hidden_size: 128, heads: 4, kv_heads: 4, head_dim: 32, expert_size: 128, vision_layers: 3}"
@@ -45,8 +45,8 @@ def section(workers: int) -> GenerateSection:
 class Timed(Answerer):
     """A teacher that leaves the beginning and the end of every batch beside its tally."""
 
-    def __init__(self, model: str, own: GenerateSection, tally: str, teacher: ModelSection | None = None) -> None:
-        super().__init__(model, own, tally, teacher)
+    def __init__(self, model: str, own: GenerateSection, tally: str, opening: Opening = AS_WRITTEN) -> None:
+        super().__init__(model, own, tally, opening)
         self.spans = Path(tally).parent / "spans"
         self.spans.mkdir(exist_ok=True)
 

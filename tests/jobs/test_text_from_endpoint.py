@@ -18,7 +18,7 @@ from cluster.errors import RecipeError
 from cluster.recipe import Recipe, load
 from cluster.store import Store
 from jobs import generate, tasks
-from jobs.data.answers import Answerer, labels_of
+from jobs.data.answers import Answerer, Opening, labels_of
 from jobs.tasks.soft_labels import soft_columns
 from serving import teachers
 
@@ -106,7 +106,7 @@ def test_what_the_endpoint_says_becomes_soft_labels_and_dead_letters(recipe: Rec
     task = tasks.of(recipe)
     task.check()
     teachers.write_folder(recipe.teacher, tmp_path / "hf", **task.framing())
-    answers = Answerer(str(tmp_path / "hf"), recipe.generate, str(tmp_path / "tally"), recipe.teacher)(
+    answers = Answerer(str(tmp_path / "hf"), recipe.generate, str(tmp_path / "tally"), Opening(recipe.teacher))(
         task.requests("train")
     )
     states = answers["status"].to_pylist()

@@ -1,6 +1,8 @@
 """The limiter never lets more through than its rates, is fair, and keeps to a pause; the budget is never passed."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,3 +113,26 @@ def test_a_reservation_waits_for_the_others_before_it_is_refused() -> None:
 def test_without_a_limit_everything_fits() -> None:
     budget = Budget(None, None)
     assert all(budget.reserve(Usage(10**9, 10**9)) for _ in range(3))
+
+
+def test_budgets_with_one_ledger_are_one_budget(tmp_path: Path) -> None:
+    first, second = (Budget(None, 100, tmp_path / "spent.json") for _ in range(2))
+    assert first.reserve(Usage(30, 30)) and not second.reserve(Usage(30, 30))
+    first.settle(Usage(30, 30), Usage(5, 5))
+    assert second.reserve(Usage(45, 45)) and not second.holds(Usage(60, 60))
+    assert not Budget(None, 100, tmp_path / "spent.json").reserve(Usage(1, 0))  # its owner may have died: charged
+
+
+def test_threads_of_several_budgets_never_pass_the_ledger(tmp_path: Path) -> None:
+    budgets = [Budget(None, 200, tmp_path / "spent.json") for _ in range(3)]
+
+    def spend(budget: Budget) -> int:
+        taken = 0
+        while budget.reserve(Usage(10, 0)):
+            budget.settle(Usage(10, 0), Usage(7, 0))
+            taken += 7
+        return taken
+
+    with ThreadPoolExecutor(3) as pool:
+        taken = sum(pool.map(spend, budgets))
+    assert 200 - 10 - 3 * 10 < taken <= 200

@@ -19,6 +19,7 @@ from cluster.recipe.models import AskingSection, ModelSection
 from serving import teachers
 from serving.bundle.answer import BundleError
 from serving.teachers import Failure, Reply
+from serving.teachers.budget import ALONE, Sharing
 from serving.teachers.endpoint import OpenAIParams
 from serving.teachers.openai import OpenAITeacher, Times
 
@@ -107,11 +108,11 @@ def ask(server: Server, hand_time: Any) -> Iterator[Callable[..., OpenAITeacher]
     """Make a teacher of the server; its sleeps move time by hand unless `times` is given."""
     made: list[OpenAITeacher] = []
 
-    def make(params: Any = None, times: Times | None = None, actors: int = 1, **asking: Any) -> OpenAITeacher:
+    def make(params: Any = None, times: Times | None = None, sharing: Sharing = ALONE, **asking: Any) -> OpenAITeacher:
         given = OpenAIParams(base_url=server.url, **(params or {}))
         section = AskingSection(**{"key_env": KEY_ENV, "concurrency": 1, **asking})
         by_hand = Times(time.monotonic, hand_time.sleep, lambda: 1_000_000.0)
-        made.append(OpenAITeacher("some-model", given, section, actors, times or by_hand))
+        made.append(OpenAITeacher("some-model", given, section, sharing, times or by_hand))
         return made[-1]
 
     yield make
@@ -314,9 +315,24 @@ def test_a_reply_without_usage_is_charged_its_bound(server: Server, ask: Any) ->
     assert reply.usage.cost == 10.0
 
 
-def test_rates_and_budgets_are_shared_out_among_actors(ask: Any) -> None:
-    teacher = ask(actors=4, requests_per_s=8.0, tokens_per_s=400.0, budget_tokens=1000.0)
-    assert (teacher.limiter.requests.rate, teacher.limiter.tokens.rate, teacher.budget.tokens) == (2.0, 100.0, 250.0)
+@pytest.mark.parametrize("kept", [False, True])
+def test_rates_are_shared_out_among_actors_and_budgets_unless_a_ledger_keeps_them(
+    kept: bool, ask: Any, tmp_path: Path
+) -> None:
+    sharing = Sharing(4, tmp_path / "spent.json" if kept else None)
+    teacher = ask(sharing=sharing, requests_per_s=8.0, tokens_per_s=400.0, budget_tokens=1000.0)
+    assert (teacher.limiter.requests.rate, teacher.limiter.tokens.rate) == (2.0, 100.0)
+    assert teacher.budget.tokens == (1000.0 if kept else 250.0)
+
+
+def test_a_teacher_opened_again_goes_on_with_what_was_spent(server: Server, ask: Any, tmp_path: Path) -> None:
+    sharing, asking = Sharing(2, tmp_path / "spent.json"), {"budget_tokens": 700.0}
+    answered = []
+    for _ in range(4):  # four actors in a row, as after crashes; each reply takes 12 tokens and reserves 581
+        answered += [isinstance(one, Reply) for one in texts(ask(sharing=sharing, **asking), *["hello"] * 4)]
+    spent = json.loads((tmp_path / "spent.json").read_text())
+    assert 0 < sum(answered) < 16 and not any(answered[sum(answered) :])
+    assert spent["input_tokens"] + spent["output_tokens"] <= 700
 
 
 def test_the_rate_holds_in_real_time_over_all_threads(server: Server, ask: Any) -> None:
@@ -352,7 +368,7 @@ def test_a_pickled_teacher_answers_elsewhere(server: Server, ask: Any) -> None:
     texts(teacher, "warm")
     copy = pickle.loads(pickle.dumps(teacher))
     try:
-        assert texts(copy, "hello")[0].text == "echo hello" and copy.actors == teacher.actors
+        assert texts(copy, "hello")[0].text == "echo hello" and copy.sharing == teacher.sharing
     finally:
         copy.close()
 
@@ -361,8 +377,8 @@ def test_a_folder_names_the_endpoint_and_opens_as_a_teacher(server: Server, tmp_
     section = ModelSection.parse({"architecture": "openai", "weights": "m", "params": {"base_url": server.url},
                                   "asking": {"key_env": KEY_ENV}})  # fmt: skip
     teachers.write_folder(section, tmp_path)
-    opened = teachers.open_folder(tmp_path, actors=2)
-    assert isinstance(opened, OpenAITeacher) and opened.actors == 2
+    opened = teachers.open_folder(tmp_path, sharing=Sharing(2))
+    assert isinstance(opened, OpenAITeacher) and opened.sharing.actors == 2
     assert opened.answer([{"text": "hello"}])[0].text == "echo hello"
     opened.close()
 
