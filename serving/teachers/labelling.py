@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cluster.errors import RecipeError
+from cluster import sandbox
 from serving.bundle import answer, predict
 from serving.bundle.answer import Answer
 from serving.teachers.replies import Array, Failure, Reply, TeacherFailed, TopLogprobs
@@ -122,21 +122,8 @@ class LabellingTeacher:
 @functools.cache
 def template(question: str) -> Any:
     """The question as a sandboxed template. Raises RecipeError where it is none, or does not ask about `text`."""
-    from jinja2 import StrictUndefined, TemplateError, meta
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
-    try:
-        unknown = meta.find_undeclared_variables(environment.parse(question)) - {"text", "labels"}
-        made = environment.from_string(question)
-    except TemplateError as error:
-        raise RecipeError(
-            "data.params.question is no template", got=error, expected="Jinja2 over text, labels"
-        ) from None
-    if unknown or "text" not in meta.find_undeclared_variables(environment.parse(question)):
-        got = ", ".join(sorted(unknown)) or "no {{ text }}"
-        raise RecipeError("data.params.question: its variables", got=got, expected="text, and labels if you like")
-    return made
+    example = {"text": "some text", "labels": ["one", "two"]}
+    return sandbox.template(question, example, "data.params.question", needs=("text",))
 
 
 def _plain(text: str) -> str:

@@ -23,6 +23,7 @@ from jobs.data.filters import (
     diversity,
     duplicate,
     image_text,
+    judge,
     near_duplicate,
     pii,
     schema_length,
@@ -64,6 +65,7 @@ FILTERS: dict[str, Filter | Gate] = {
     "agreement": Filter(agreement.agreement, agreement.Params),
     "wrong_label": Filter(wrong_label.wrong_label, wrong_label.Params, wrong_label.check),
     "image_text": Filter(image_text.image_text, image_text.Params, image_text.check),
+    "judge": Filter(judge.judge, judge.Params, judge.check),
     "class_balance": Filter(class_balance.class_balance, class_balance.Params),
     "diversity": Gate(diversity.diversity, diversity.Params),
 }

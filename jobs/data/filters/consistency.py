@@ -1,6 +1,6 @@
 """Keeps rows that a rule of the recipe holds for: a named rule, or a Jinja2 expression over the row's columns.
 
-The expression runs in Jinja2's sandbox. A judge that is a model is another filter: it needs a teacher and a budget.
+The expression runs in Jinja2's sandbox. A judge that is a model is the filter `judge`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from cluster.errors import RecipeError
+from cluster import sandbox
 from cluster.recipe import Recipe
 from cluster.recipe.base import Section
 from cluster.schema import COLUMNS
@@ -57,23 +57,8 @@ def _judged(rule: Callable[[Row], Any], row: Row) -> str | None:
 
 
 def _compiled(expression: str) -> Callable[[Row], Any]:
-    from jinja2 import StrictUndefined, TemplateSyntaxError, meta
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
-    try:
-        names = meta.find_undeclared_variables(environment.parse("{{ (" + expression + ") }}"))
-        compiled = environment.compile_expression(expression, undefined_to_none=False)
-    except TemplateSyntaxError as error:
-        known = ", ".join(RULES)
-        raise RecipeError(
-            "consistency: not a rule and no Jinja2 expression",
-            got=expression,
-            expected=f"{known} or an expression",
-            hint=str(error),
-        ) from None
-    if unknown := sorted(names - set(READABLE)):
-        raise RecipeError(f"consistency: unknown column {unknown[0]}", got=expression, expected=", ".join(READABLE))
+    at = f"consistency: {expression!r} is none of the rules {', '.join(RULES)}"
+    compiled = sandbox.expression(expression, READABLE, at)
     return lambda row: compiled(**row)
 
 

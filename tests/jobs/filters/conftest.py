@@ -1,6 +1,9 @@
 """Samples in a line: prompts with whatever else a filter reads."""
 
-from collections.abc import Callable, Sequence
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
@@ -32,3 +35,34 @@ def make_rows() -> Callable[..., Rows]:
         return Rows(schema.conform(given, "samples"), unit, probabilities, asked, seed)
 
     return make
+
+
+class Judge(BaseHTTPRequestHandler):
+    """Keeps what asks for a card, refuses what lost a phone, has no opinion of "how are you", breaks when told to."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))["messages"][-1]["content"]
+        said = "No." if "phone" in asked else "Well" if "how are you" in asked else "Yes, it is."
+        first = {"token": said, "logprob": -0.1, "top_logprobs": []}
+        answer = {"message": {"content": said}, "finish_reason": "stop", "logprobs": {"content": [first]}}
+        out = json.dumps({"choices": [answer], "usage": {"prompt_tokens": 30, "completion_tokens": 3}}).encode()
+        self.send_response(500 if "breaks" in asked else 200)
+        self.send_header("content-length", str(len(out)))
+        self.end_headers()
+        self.wfile.write(out)
+
+    def log_message(self, *about: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def judge_params() -> Iterator[dict[str, Any]]:
+    """Parameters of filter `judge` with a local endpoint as the judge."""
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
+    thread = threading.Thread(target=http.serve_forever)
+    thread.start()
+    params = {"base_url": f"http://127.0.0.1:{http.server_port}/v1", "top_logprobs": 0}
+    yield {"judge": {"architecture": "openai", "weights": "judge", "params": params, "asking": {"backoff_s": 0.01}}}
+    http.shutdown()
+    thread.join()
+    http.server_close()

@@ -16,6 +16,11 @@ PROMPTS = ["where is my card", "Where is my card?", "I lost my phone today", "ca
 ROW_FILTERS = sorted(name for name, entry in FILTERS.items() if isinstance(entry, Filter))
 
 
+@pytest.fixture(autouse=True)
+def the_judge(monkeypatch: pytest.MonkeyPatch, judge_params: dict[str, Any]) -> None:
+    monkeypatch.setitem(PARAMS, "judge", judge_params)
+
+
 @pytest.fixture
 def rows(make_rows: Callable[..., Rows]) -> Rows:
     unit = np.random.default_rng(0).normal(size=(20, 8))

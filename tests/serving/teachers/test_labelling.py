@@ -96,7 +96,7 @@ def test_the_question_holds_text_and_labels_and_failures_pass_through() -> None:
 
 @pytest.mark.parametrize(
     ("question", "got"),
-    [("{{ text", "end of"), ("which one?", "no {{ text }}"), ("{{ text }} {{ secret }}", "secret")],
+    [("{{ text", "end of"), ("which one?", "does not ask about text"), ("{{ text }} {{ secret }}", "secret")],
 )
 def test_a_question_that_cannot_be_asked_is_refused(question: str, got: str) -> None:
     with pytest.raises(RecipeError, match=got.replace("{", r"\{")):
@@ -104,8 +104,5 @@ def test_a_question_that_cannot_be_asked_is_refused(question: str, got: str) -> 
 
 
 def test_the_sandbox_holds() -> None:
-    from jinja2.exceptions import SecurityError
-
-    hostile = template("{{ text }} {{ labels.__class__.__mro__ }}")
-    with pytest.raises(SecurityError):
-        hostile.render(text="x", labels=LABELS)
+    with pytest.raises(RecipeError, match="unsafe"):
+        template("{{ text }} {{ labels.__class__.__mro__ }}")
