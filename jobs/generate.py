@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +24,7 @@ from cluster.store import Artifact
 from jobs import fit, tasks
 from jobs.data import reuse, tally
 from jobs.data.answers import AS_WRITTEN, Answerer, Opening, labels_of
+from jobs.data.judging import refusals
 from jobs.data.labels import reader
 from jobs.data.requests import back_translation, expand, rounds
 from jobs.step import Step, Work
@@ -33,9 +35,11 @@ ANSWERS, REUSED, TALLY = "answers", "reused.parquet", "tally"
 
 @dataclass(frozen=True)
 class Round:
-    """One round: its scratch folder, the teacher's folder and how it is opened, and whose answers may be taken over."""
+    """One round: its scratch folder, the recipe, the teacher's folder and how it is opened, and whose answers may be
+    taken over."""
 
     folder: Path
+    recipe: Recipe
     model: Path
     opening: Opening
     sources: Sequence[Artifact]
@@ -86,10 +90,10 @@ def _all_rounds(work: Work, sources: Sequence[Artifact]) -> tuple[pa.Table, int]
     seed = work.recipe.seed + section.seed
     found, reused = pool.slice(0, 0), 0
     for number in range(section.rounds):
-        here = Round(scratch / f"round-{number}", model, opening, sources)
+        here = Round(scratch / f"round-{number}", work.recipe, model, opening, sources)
         here.folder.mkdir(exist_ok=True)
         budget = len(pool) if section.rounds == 1 else _share(section.samples, section.rounds, number)
-        answered, taken = _ask(here, section, pool, found, (budget, seed))
+        answered, taken = _ask(here, pool, found, (budget, seed))
         if number:
             answered = pa.concat_tables([found, answered.select(found.column_names).cast(found.schema)])
         found = answered
@@ -97,16 +101,14 @@ def _all_rounds(work: Work, sources: Sequence[Artifact]) -> tuple[pa.Table, int]
     return found.sort_by("sample_id"), reused
 
 
-def _ask(
-    here: Round, section: GenerateSection, pool: pa.Table, found: pa.Table, draw: tuple[int, int]
-) -> tuple[pa.Table, int]:
+def _ask(here: Round, pool: pa.Table, found: pa.Table, draw: tuple[int, int]) -> tuple[pa.Table, int]:
     """Choose one round's requests (`draw`: budget in rows, seed), take over what is known, ask for the rest."""
-    budget, seed = draw
+    (budget, seed), section = draw, here.recipe.generate
 
     def choose() -> pa.Table:
         if section.rounds == 1:
             return pool
-        return rounds.next_requests(pool, found, rounds.cheap_reasons(found) if len(found) else [], budget, seed)
+        return rounds.next_requests(pool, found, refusals(here.recipe, found) if len(found) else [], budget, seed)
 
     asked = _kept(here.folder / "asked.parquet", choose)
     taken = _kept(here.folder / REUSED, lambda: reuse.answered(asked, list(here.sources)))
@@ -202,4 +204,9 @@ def _refuse_too_few(answered: int, asked: int, least: float, reasons: dict[str, 
         raise StepFailed("generate", reason, "see what the teacher says of itself, then run again")
 
 
-STEP = Step("generate", "samples", 2, ("generate",), (fit.STEP,), body)
+def _inputs(recipe: Recipe) -> dict[str, Any]:
+    # Between rounds the filters say what is still missing.
+    return recipe.part("curate") if recipe.generate.rounds > 1 else {}
+
+
+STEP = Step("generate", "samples", 2, ("generate",), (fit.STEP,), body, _inputs)

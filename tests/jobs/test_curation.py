@@ -15,9 +15,9 @@ from cluster.recipe import Recipe, Term
 from cluster.store import Artifact, Store
 from jobs import curate, generate, tasks
 from jobs.after import audit, curation
-from jobs.curate import judge
-from jobs.data import filters
+from jobs.data import filters, judging
 from jobs.data.filters import Rows
+from jobs.data.judging import judge
 
 
 def rows(embeddings: np.ndarray | None = None) -> Rows:
@@ -225,9 +225,9 @@ def test_without_soft_labels_there_is_no_margin_and_the_others_are_ranked() -> N
     labels = pa.table(
         {name: pa.array(values, schema.schema("soft_labels").field(name).type) for name, values in label.items()}
     )
-    margin = curate.margin_of(samples, labels)
+    margin = judging.margin_of(samples, labels)
     assert np.isnan(margin).tolist() == [False, True, False]
-    assert curate.difficulty_of(margin)[[0, 2]].tolist() == [1.0, 0.0]
-    assert curate.probabilities(samples, labels) is None
-    own = curate.probabilities(samples.take([0, 2]), labels)
+    assert judging.difficulty_of(margin)[[0, 2]].tolist() == [1.0, 0.0]
+    assert judging.probabilities(samples, labels) is None
+    own = judging.probabilities(samples.take([0, 2]), labels)
     assert own is not None and own.argmax(1).tolist() == [0, 0] and own[1, 0] > own[0, 0]

@@ -37,11 +37,13 @@ __all__ = ["FILTERS", "Filter", "Gate", "Rows", "Verdicts", "check"]
 
 @dataclass(frozen=True)
 class Filter:
-    """A row filter: its function, its parameter model, and what it refuses of a recipe (raises RecipeError)."""
+    """A row filter: its function, its parameter model, what it refuses of a recipe (raises RecipeError), and whether it
+    asks a model that may cost money."""
 
     function: Callable[[Rows, Any], Verdicts]
     params: type[Section]
     check: Callable[[Any, Recipe], None] | None = None
+    paid: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ FILTERS: dict[str, Filter | Gate] = {
     "agreement": Filter(agreement.agreement, agreement.Params),
     "wrong_label": Filter(wrong_label.wrong_label, wrong_label.Params, wrong_label.check),
     "image_text": Filter(image_text.image_text, image_text.Params, image_text.check),
-    "judge": Filter(judge.judge, judge.Params, judge.check),
+    "judge": Filter(judge.judge, judge.Params, judge.check, paid=True),
     "class_balance": Filter(class_balance.class_balance, class_balance.Params),
     "diversity": Gate(diversity.diversity, diversity.Params),
 }
