@@ -115,6 +115,12 @@ class Registry:
                 ) from None
             raise StoreError(f"the registry at {self.uri} does not answer: {error}") from error
 
+    @contextlib.contextmanager
+    def session(self) -> "Iterator[MlflowClient]":
+        """Give MLflow's client while the file lock is held: for tracking beside the registry."""
+        with self._lock(), _quiet():
+            yield self._open()
+
     def _open(self) -> "MlflowClient":
         if self._client is None:
             with _quiet():

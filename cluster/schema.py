@@ -14,7 +14,7 @@ from cluster.errors import ArtifactMismatch
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 VERSION_KEY = "raydistill.schema_version"
 
 # Per column: Arrow type as text, nullable, unit, meaning.
@@ -28,6 +28,9 @@ _REQUESTS: dict[str, _Column] = {
     "prompt": ("string", True, "text", "what the teacher is asked; for classification the text itself"),
     "images": ("list<binary>", True, "encoded files", "pictures in the order in which the prompt names them"),
     "image_format": ("string", True, "png or jpeg", "encoding of every picture of the row"),
+    "audio": ("binary", True, "WAV file, one channel of 16 bits", "the sound that the prompt is about"),
+    "frames": ("list<binary>", True, "encoded files", "pictures of a video, in order"),
+    "fps": ("float32", True, "frames per second", "of the video; null without one"),
     "label": ("int32", True, "index", "true class; null where the answer is free text"),
     "label_name": ("string", True, "text", "true class by name, or the true answer"),
     "seed_row": ("int64", False, "row number", "row of the labelled data the request comes from"),

@@ -9,16 +9,17 @@ from cluster.recipe.base import NOT_IDENTITY, Section, Term
 from cluster.recipe.curate import CurateSection
 from cluster.recipe.data import DataSection
 from cluster.recipe.distill import DistillSection
+from cluster.recipe.engine import EngineSection
 from cluster.recipe.evaluate import EvaluateSection, Gates
 from cluster.recipe.export import ExportSection
 from cluster.recipe.fit import FitSection
 from cluster.recipe.generate import GenerateSection
 from cluster.recipe.load import known_recipes, load
-from cluster.recipe.models import ModelSection, TeacherSection
+from cluster.recipe.models import ModelSection, StudentSection, TeacherSection
 from cluster.recipe.promote import PromoteSection
 from cluster.recipe.resources import ResourcesSection
 from cluster.recipe.serving import ServingSection
-from cluster.recipe.training import EngineSection, Phase, Stage, TrainingSection
+from cluster.recipe.training import Phase, Stage, TrainingSection
 
 __all__ = [
     "CurateSection",
@@ -38,6 +39,7 @@ __all__ = [
     "Section",
     "ServingSection",
     "Stage",
+    "StudentSection",
     "TeacherSection",
     "Term",
     "TrainingSection",
@@ -50,12 +52,14 @@ class Recipe(Section):
     """One run from teacher to served student. Frozen: another recipe is another object with another fingerprint."""
 
     name: str = Field(min_length=1, description="What runs and reports are called.")
-    task: Literal["visual_qa", "text_classification"] = Field(description="What the models do.")
+    task: Literal["visual_qa", "text_classification", "image_classification", "text_generation", "retrieval"] = Field(
+        description="What the models do."
+    )
     seed: int = Field(0, ge=0, description="Seed of everything random in the run.")
     description: str = Field("", description="One sentence for people.", json_schema_extra=NOT_IDENTITY)
     data: DataSection = Field(description="Which rows.")
     teacher: TeacherSection = Field(description="Which teacher.")
-    student: ModelSection = Field(description="Which student.")
+    student: StudentSection = Field(description="Which student.")
     fit: FitSection = Field(FitSection(enabled=False), description="Fitting the teacher first.")
     generate: GenerateSection = Field(GenerateSection(), description="Samples and soft labels.")
     curate: CurateSection = Field(CurateSection(), description="Which samples are kept.")

@@ -10,8 +10,9 @@ from cluster.recipe.base import NOT_IDENTITY, Section
 class DataSection(Section):
     """Where labelled rows come from and which columns hold what."""
 
-    source: Literal["digits", "table"] = Field(
-        description="digits: scikit-learn's own pictures; table: Parquet, CSV or JSONL files."
+    source: Literal["digits", "moving_digits", "python_library", "table"] = Field(
+        description="digits: scikit-learn's own pictures; moving_digits: clips made of them; python_library: the "
+        "source code of the installed Python's library; table: Parquet, CSV or JSONL files."
     )
     train: str | None = Field(None, description="Path of the training rows (source table). Source: the user.")
     validation: str | None = Field(

@@ -10,6 +10,21 @@ class DistillSection(TrainingSection):
     """Training of the student, and of its control arm."""
 
     stages: list[Stage] = Field(min_length=1, description="Stages in order; weights go from one to the next.")
+    seed: int | None = Field(
+        None,
+        ge=0,
+        description="Seed of the student's first weights and order of rows, so that several students share one teacher "
+        "and its samples; null: the recipe's.",
+    )
+    continue_from: str | None = Field(
+        None,
+        min_length=1,
+        description="MODEL@ALIAS or the name of a run: start from its student, keep its teacher, and report what is "
+        "forgotten of its exam; null: a student of its own.",
+    )
+    replay_share: float = Field(
+        0.2, ge=0.0, lt=1.0, description="Share of the rows that come from that run's samples (unitless)."
+    )
     control: bool = Field(
         True,
         description="Also train the control arm: same student and budget, true labels. Source: DESIGN decision 8.",

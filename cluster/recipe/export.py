@@ -11,8 +11,10 @@ class ExportSection(Section):
     """Engine and INT8 scheme of the bundle."""
 
     engine: Literal["onnxruntime"] = Field("onnxruntime", description="Runtime that answers.")
-    scheme: Literal["fast", "exact"] = Field(
-        "fast", description="fast: dynamic INT8; exact: same bits in any batch. Source: DESIGN decision 6."
+    scheme: Literal["fast", "exact", "static"] = Field(
+        "fast",
+        description="fast: dynamic INT8; exact: same bits in any batch; static: for convolutions, ranges from rows. "
+        "Source: DESIGN decision 6.",
     )
     block_size: Literal[32, 64] = Field(32, description="Weights that share one scale in scheme exact (weights).")
     opset: int = Field(17, ge=13, le=23, description="ONNX operator set (version).")

@@ -1,6 +1,8 @@
 """How the teacher writes the samples and soft labels that the student learns from."""
 
-from pydantic import Field, JsonValue
+from typing import Self
+
+from pydantic import Field, JsonValue, model_validator
 
 from cluster.recipe.base import NOT_IDENTITY, Section, Term
 from cluster.recipe.labels import LabelsSection
@@ -44,6 +46,11 @@ class GenerateSection(Section):
     hidden_layer: int | None = Field(
         None, description="Teacher layer stored as int8 hidden states; negative: from the end; null: none."
     )
+    hidden_layers: list[int] = Field(
+        [],
+        description="Several teacher layers stored as int8, 1 is the first, for stages with `layers`; []: hidden_layer "
+        "alone.",
+    )
     seed: int = Field(0, ge=0, description="Seed of requests and draws, beside the recipe's own.")
     attempts: int = Field(
         5, ge=1, description="Calls of a row alone before it is set aside (count).", json_schema_extra=NOT_IDENTITY
@@ -65,3 +72,17 @@ class GenerateSection(Section):
         description="Logical CPUs of one teacher actor (Ray's count); a resume needs two beside them.",
         json_schema_extra=NOT_IDENTITY,
     )
+
+    @model_validator(mode="after")
+    def layers_are_said_once(self) -> Self:
+        """Refuse a layer named in both ways, twice, or by a number that no layer has."""
+        if self.hidden_layers and self.hidden_layer is not None:
+            raise ValueError("hidden_layer or hidden_layers, not both")
+        if len(set(self.hidden_layers)) != len(self.hidden_layers) or 0 in self.hidden_layers:
+            raise ValueError("hidden_layers: every layer once; 1 is the first, -1 the last")
+        return self
+
+    @property
+    def kept_layers(self) -> tuple[int, ...]:
+        """The teacher's layers that are stored, in the order of `hidden` in the soft labels; (): none."""
+        return tuple(self.hidden_layers) if self.hidden_layer is None else (self.hidden_layer,)

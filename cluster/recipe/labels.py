@@ -17,7 +17,7 @@ class LabelsSection(Section):
     temperature: float = Field(
         1.0, gt=0.0, description="T that draws are made at, and that log-sum-exp and tail are kept for beside T=1."
     )
-    draws: int = Field(64, ge=1, le=4096, description="Draws per position of the sampled forms (count).")
+    draws: int = Field(48, ge=1, le=4096, description="Draws per position of the sampled forms (count).")
     scheme: Literal["systematic", "independent"] = Field(
         "systematic", description="systematic: evenly spaced points on the cumulative distribution, one random offset."
     )

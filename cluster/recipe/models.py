@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import ConfigDict, Field, JsonValue, model_validator
 
 from cluster.recipe.base import NOT_IDENTITY, Section
 
@@ -122,3 +122,32 @@ class TeacherSection(ModelSection):
         """See `Section.identity`; a single teacher is named as it was before there were ensembles."""
         whole = super().identity()
         return whole if self.ensemble is not None else {name: whole[name] for name in whole if name != "ensemble"}
+
+
+class InitSection(Section):
+    """What of the fitted teacher a student starts from: {from, params}."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    start: str = Field(
+        alias="from", description="Key in `jobs.training.students.STARTS` (also written `from`): teacher_layers, ..."
+    )
+    params: dict[str, JsonValue] = Field({}, description="The start's own knobs, checked by its own file.")
+
+
+class StudentSection(ModelSection):
+    """The student: weights of its own, a fresh network of `params`, or a part of the teacher."""
+
+    init: InitSection | None = Field(None, description="What it takes of the fitted teacher; null: its answers.")
+
+    @model_validator(mode="after")
+    def one_origin(self) -> Self:
+        """Refuse sizes or weights beside a start that brings both."""
+        if self.init is not None and (self.weights is not None or self.params):
+            raise ValueError("init without weights and params: it brings its own")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """See `Section.identity`; a student without a start is named as it was before there were any."""
+        whole = super().identity()
+        return whole if self.init is not None else {name: whole[name] for name in whole if name != "init"}

@@ -1,10 +1,12 @@
 """How one network is trained: the stages it goes through and the engine that drives them."""
 
-from typing import Literal, Self
+from typing import Literal, Self, TypeGuard
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
-from cluster.recipe.base import NOT_IDENTITY, Section
+from cluster.recipe.base import Section
+from cluster.recipe.engine import EngineSection
+from cluster.recipe.stage_parts import EarlyStop, Layers, OnPolicy, Rows
 
 
 class Ramp(Section):
@@ -12,11 +14,14 @@ class Ramp(Section):
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
-    kind: Literal["constant", "linear", "exponential", "cosine"] = Field(
-        description="linear: equal differences; exponential: equal ratios; cosine: slow at both ends."
+    kind: Literal["constant", "linear", "exponential", "cosine", "validation"] = Field(
+        description="linear: equal differences; exponential: equal ratios; cosine: slow at both ends; validation: as "
+        "far from `from` to `to` as the primary metric on validation rows is from 0 to 1 (evaluate_every)."
     )
-    start: float = Field(alias="from", description="Value at the stage's first step (also written `from`).")
-    end: float | None = Field(None, alias="to", description="Value at its last step (also `to`); null: constant.")
+    start: float = Field(alias="from", description="Value at the stage's first step, or at metric 0 (also `from`).")
+    end: float | None = Field(
+        None, alias="to", description="Value at its last step, or at metric 1 (also `to`); null: constant."
+    )
 
     @model_validator(mode="after")
     def ends_fit_the_kind(self) -> Self:
@@ -73,12 +78,21 @@ class Phase(Section):
     slices: dict[str, float] = Field(
         {}, description="Slice name -> sampling weight (unitless); empty: every row alike."
     )
+    easiest: float = Field(
+        1.0, gt=0.0, le=1.0, description="Only this easiest share of the stage's rows, ranked by `by` (share)."
+    )
+    by: Literal["difficulty", "length", "modalities"] = Field(
+        "difficulty",
+        description="What ranks rows from easy to hard. difficulty: the teacher's margin, small is hard; length: "
+        "tokens; modalities: kinds of input beside the question.",
+    )
 
 
 class Stage(Section):
     """One stretch of training with its own losses, learning rate and trainable parameters."""
 
     name: str = Field(description="What the report calls it.")
+    enabled: bool = Field(True, description="Train it; false: leave it out, which shows what it is worth.")
     epochs: float = Field(gt=0.0, description="Passes over the stage's rows; fractions are allowed.")
     min_steps: int = Field(0, ge=0, description="At least this many optimizer steps, however few the rows (steps).")
     learning_rate: float = Field(gt=0.0, le=1.0, description="Peak learning rate of AdamW (per step).")
@@ -104,35 +118,51 @@ class Stage(Section):
         description="Parameter-name prefix -> factor on the learning rate (unitless), as for a new head.",
     )
     freeze: list[str] = Field([], description="Parameter-name prefixes that do not learn in this stage.")
+    thaw_share: float = Field(
+        1.0, gt=0.0, le=1.0, description="What `freeze` names learns after this share of the steps; 1: never."
+    )
+    rows: Rows = Field(Rows(), description="Which rows of the table; the default is all of them.")
     curriculum: list[Phase] = Field([], description="Phases in order; empty: every row alike throughout.")
     kv_heads: int | None = Field(
         None, ge=1, description="Merge key/value heads down to this many when the stage starts; null: leave."
     )
-
-
-class EngineSection(Section):
-    """DeepSpeed and Ray Train: how many workers, in which precision, and how often they save."""
-
-    zero_stage: int | None = Field(
-        None, ge=0, le=3, description="DeepSpeed ZeRO stage; null: 0 at one worker, 1 above."
+    evaluate_every: int = Field(
+        0, ge=0, description="Steps between measurements on validation rows (steps); 0: before and after alone."
     )
-    workers: int = Field(1, ge=1, description="Ray Train workers (processes).")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of forward and backward.")
-    gradient_clip: float = Field(1.0, ge=0.0, description="Largest global gradient norm (L2); 0: no clipping.")
-    max_failures: int = Field(
-        2, ge=0, description="Worker restarts before the step fails (count).", json_schema_extra=NOT_IDENTITY
+    early_stop: EarlyStop | None = Field(None, description="Stop when validation no longer rises; null: never.")
+    on_policy: OnPolicy | None = Field(None, description="Learn from texts of its own too (task text_generation).")
+    min_gain: float | None = Field(
+        None,
+        description="A stage whose primary metric on validation rises by less is undone: the weights from before go on "
+        "(metric's unit); null: it is kept whatever it does.",
     )
-    checkpoint_every: int = Field(
-        200, ge=1, description="Optimizer steps between checkpoints (steps).", json_schema_extra=NOT_IDENTITY
+    layers: Layers | None = Field(
+        None, description="Compare several layers; null: the student's last state with the one that is cached."
     )
-    threads: int = Field(1, ge=1, description="Torch threads of each worker (count).")
+    live_teacher: bool = Field(
+        False, description="Run the teacher beside the student, for what is not cached (attention, every layer)."
+    )
+    quantize: bool = Field(
+        False,
+        description="Quantization-aware training: linear layers compute with weights and inputs rounded to INT8, as "
+        "export.scheme will; the float weights go on. Source: arXiv 1712.05877.",
+    )
 
     @model_validator(mode="after")
-    def bf16_needs_zero(self) -> Self:
-        """Refuse bf16 without ZeRO: DeepSpeed keeps no fp32 master weights at stage 0 (findings/training.md 0.6)."""
-        if self.precision == "bf16" and self.zero_stage == 0:
-            raise ValueError("a zero_stage of 1 or more (or null) with bf16")
+    def parts_fit_each_other(self) -> Self:
+        """Refuse what waits for evaluations that never come, and a thaw of nothing."""
+        weights = [term.weight.kind for term in self.losses if isinstance(term.weight, Ramp)]
+        params = [value["kind"] for term in self.losses for value in term.params.values() if _has_kind(value)]
+        follows = "validation" in (*weights, *params)
+        if (self.early_stop or follows) and not self.evaluate_every:
+            raise ValueError("evaluate_every above 0 with early_stop or a change of kind validation")
+        if self.thaw_share < 1 and not self.freeze:
+            raise ValueError("freeze with the names that thaw_share lets learn")
         return self
+
+
+def _has_kind(value: JsonValue) -> TypeGuard[dict[str, JsonValue]]:
+    return isinstance(value, dict) and "kind" in value
 
 
 class TrainingSection(Section):
@@ -141,3 +171,8 @@ class TrainingSection(Section):
     batch_size: int = Field(64, ge=1, description="Rows of one optimizer step, over all workers (rows).")
     stages: list[Stage] = Field([], description="Stages in order; weights go from one to the next.")
     engine: EngineSection = Field(EngineSection(), description="How the training is driven.")
+
+    @property
+    def active(self) -> tuple[Stage, ...]:
+        """The stages that are trained, in order."""
+        return tuple(stage for stage in self.stages if stage.enabled)

@@ -59,7 +59,7 @@ def test_an_unknown_key_far_from_all_known_ones_gets_no_guess(recipe_values: Val
         (("distill", "batch_size"), 1.5, "a valid integer"),
         (("distill", "stages", 0, "epochs"), "two", "a valid number"),
         (("distill", "stages", 0, "epochs"), 0, "greater than 0"),
-        (("task",), "regression", "'visual_qa' or 'text_classification'"),
+        (("task",), "regression", "'visual_qa', 'text_classification'"),
         (("data", "classes"), [1.5], "a valid string or a valid integer"),
         (("teacher",), [], "a valid dictionary"),
         (("data", "validation_share"), float("nan"), "a finite number"),

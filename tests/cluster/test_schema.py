@@ -18,6 +18,7 @@ VALUES: dict[str, Any] = {
     "float32": 0.5,
     "bool": True,
     "list<binary>": [b"png", b"png"],
+    "binary": b"wav",
     "list<float16>": [np.float16(-0.5), np.float16(0.0)],
     "list<int32>": [5, 6, 7],
     "list<int8>": [-128, 127],
