@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 BODY_BYTES_MAX = 2 << 20
 TEXT_CHARACTERS_MAX = 4096
 IMAGES_MAX = 2
+FRAMES_MAX = 64
 DELAY_MS_MAX = 60_000.0
 DELAY_HEADER = "x-raydistill-delay-ms"
 REQUEST_ID_HEADER = "x-request-id"
@@ -32,18 +33,35 @@ def decoded(value: object) -> object:
         raise ValueError(f"expected base64 text ({error})") from None
 
 
-ImageBytes = Annotated[
+FileBytes = Annotated[
     bytes, BeforeValidator(decoded), WithJsonSchema({"type": "string", "format": "byte", "contentEncoding": "base64"})
 ]
 
 
 class PredictRequest(BaseModel):
-    """A question or a text to classify, with up to two pictures (PNG, JPEG, BMP or WEBP, base64)."""
+    """A question or a text to classify, with up to two pictures (PNG, JPEG, BMP or WEBP), a sound (WAV, one channel of
+    16 bits) and a video (its frames as pictures), all base64."""
 
     model_config = ConfigDict(extra="forbid")
 
-    text: str = Field(min_length=1, max_length=TEXT_CHARACTERS_MAX, examples=["what digit is this ?"])
-    images: list[ImageBytes] = Field(default_factory=list, max_length=IMAGES_MAX)
+    text: str = Field("", max_length=TEXT_CHARACTERS_MAX, examples=["what digit is this ?"])
+    images: list[FileBytes] = Field(default_factory=list, max_length=IMAGES_MAX)
+    audio: FileBytes | None = None
+    video: list[FileBytes] = Field(default_factory=list, max_length=FRAMES_MAX)
+    fps: float | None = Field(None, gt=0, le=1000, description="Frames per second of the video.")
+
+    @model_validator(mode="after")
+    def something_is_asked(self) -> Self:
+        """Refuse a request without words; a picture to classify needs none."""
+        if not self.text and not self.images:
+            raise ValueError("a text of at least one character, or a picture to classify")
+        return self
+
+    def item(self) -> dict[str, Any]:
+        """The request as models take it (`serving.bundle.pictures.encode`)."""
+        sound = {} if self.audio is None else {"audio": self.audio}
+        video = {"frames": self.video, "fps": self.fps} if self.video else {}
+        return {"text": self.text, "images": self.images, **sound, **video}
 
 
 class PredictResponse(BaseModel):

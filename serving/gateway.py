@@ -54,6 +54,7 @@ class Gateway:
         keep_replica_home()
         self.plan, self.student = plan, Student(plan.bundle)
         self.images_max, self.allow_fault_injection = self.student.images_max, plan.allow_fault_injection
+        self.frames_max, self.hears = self.student.frames_max, self.student.hears
         section = plan.section
         self.policy = cascade.Policy(section.student_ms, section.total_ms, section.confidence_min)
         self.requests = Counter(

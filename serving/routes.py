@@ -32,6 +32,8 @@ class Desk(Protocol):
     """What answers behind the routes."""
 
     images_max: int
+    frames_max: int
+    hears: bool
     allow_fault_injection: bool
 
     async def predict(self, item: dict[str, Any], delay_ms: float) -> Outcome:
@@ -65,7 +67,11 @@ def create(desk: Desk) -> FastAPI:
         started = time.perf_counter()
         if len(body.images) > desk.images_max:
             raise BundleError(f"images: got {len(body.images)}, expected at most {desk.images_max}")
-        outcome = await desk.predict({"text": body.text, "images": body.images}, _delay_ms(request, desk))
+        if body.audio is not None and not desk.hears:
+            raise BundleError("audio: got a sound, expected none")
+        if len(body.video) > desk.frames_max:
+            raise BundleError(f"video: got {len(body.video)} frames, expected at most {desk.frames_max}")
+        outcome = await desk.predict(body.item(), _delay_ms(request, desk))
         return _response(outcome, desk, _request_id(request), started)
 
     @app.get("/v1/models")

@@ -9,9 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from serving.bundle import pictures, predict
+from serving.bundle import image_classes, predict
 
 WARM_UP: Mapping[str, Any] = {"text": "warm up", "images": []}
+
+
+def warm_up(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A request that a student of this `bundle.json` can read: words, and a black picture where it reads no words."""
+    if spec["task"] != "image_classification":
+        return WARM_UP
+    return {**WARM_UP, "images": [image_classes.blank(image_classes.Frame(**spec["picture"]))]}
 
 
 class Student:
@@ -20,7 +27,7 @@ class Student:
     def __init__(self, folder: Path) -> None:
         """Raises BundleError when a file of the bundle is missing or changed, or when the bundle cannot answer."""
         self.model = predict.load(folder)
-        self.model.predict([WARM_UP])
+        self.model.predict([warm_up(self.model.spec)])
         self._thread = ThreadPoolExecutor(1, "student")
 
     async def answer(self, item: Mapping[str, Any], delay_ms: float = 0.0) -> predict.Answer:
@@ -34,7 +41,17 @@ class Student:
     @property
     def images_max(self) -> int:
         """Pictures of one request that the student can read (count)."""
-        return int(self.model.spec["max_images"]) if isinstance(self.model, pictures.VisualAnswerer) else 0
+        return int(self.model.spec["max_images"]) if "max_images" in self.model.spec else 0
+
+    @property
+    def frames_max(self) -> int:
+        """Frames of one request's video that the student can read (count)."""
+        return int(self.model.spec["clip"]["frames"]) if "clip" in self.model.spec else 0
+
+    @property
+    def hears(self) -> bool:
+        """Whether it can read a sound."""
+        return "sound" in self.model.spec
 
     def _answer(self, item: Mapping[str, Any], delay_ms: float) -> predict.Answer:
         if delay_ms:

@@ -45,9 +45,30 @@ def _pictures(folder: Path, spec: Mapping[str, Any]) -> Answerer:
     return VisualAnswerer(folder, spec)
 
 
+def _ranking(folder: Path, spec: Mapping[str, Any]) -> Answerer:
+    from serving.bundle.retrieval import Retriever
+
+    return Retriever(folder, spec)
+
+
+def _writing(folder: Path, spec: Mapping[str, Any]) -> Answerer:
+    from serving.bundle.writing import Writer
+
+    return Writer(folder, spec)
+
+
+def _image_classes(folder: Path, spec: Mapping[str, Any]) -> Answerer:
+    from serving.bundle.image_classes import ImageClassifier
+
+    return ImageClassifier(folder, spec)
+
+
 # By task; only the modules of the bundle's own task are imported.
 KINDS: dict[str, Callable[[Path, Mapping[str, Any]], Answerer]] = {
+    "retrieval": _ranking,
     "text_classification": _texts,
+    "image_classification": _image_classes,
+    "text_generation": _writing,
     "visual_qa": _pictures,
 }
 
@@ -78,12 +99,17 @@ def verify(folder: Path) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: print one JSON answer. Exit 2 for a request or a bundle that does not fit."""
     parser = argparse.ArgumentParser(description="Answer one request with the student in this folder.")
-    parser.add_argument("--text", required=True, help="question, or text to classify")
+    parser.add_argument("--text", default="", help="question, or text to classify; a picture alone needs none")
     parser.add_argument("--image", type=Path, action="append", default=[], help="a picture file; repeat for two")
+    parser.add_argument("--audio", type=Path, help="a WAV file, one channel of 16 bits")
+    parser.add_argument("--video", type=Path, action="append", default=[], help="a frame's file; repeat, in order")
+    parser.add_argument("--fps", type=float, default=1.0, help="frames per second of the video")
     parser.add_argument("--bundle", type=Path, default=Path(__file__).resolve().parent)
     options = parser.parse_args(arguments)
     try:
         item = {"text": options.text, "images": [path.read_bytes() for path in options.image]}
+        item |= {"audio": options.audio.read_bytes()} if options.audio else {}
+        item |= {"frames": [path.read_bytes() for path in options.video], "fps": options.fps} if options.video else {}
         sys.stdout.write(json.dumps(asdict(load(options.bundle).predict([item])[0])) + "\n")
     except (BundleError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")

@@ -69,6 +69,12 @@ class TextClassifier(nn.Module):
         pooled_BH = (states_BSH * mask_BS1).sum(1) / mask_BS1.sum(1)
         return self.head(pooled_BH), pooled_BH
 
+    def rebuilt(self, config: Any, state: Mapping[str, Tensor]) -> TextClassifier:
+        """A classifier with another config and these parameters. Raises RuntimeError where they do not fit."""
+        fresh = TextClassifier(bare(type(self.encoder), config), self.head.out_features)
+        fresh.load_state_dict(dict(state))
+        return fresh
+
 
 def scored(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Logits [B, C] and pooled hidden state [B, H]; `batch`: input_ids, attention_mask int64 [B, S] (1 = a token)."""
@@ -100,18 +106,23 @@ def run(model: Any, rows: Sequence[np.ndarray], batch: int = 64) -> tuple[np.nda
 def pretrained(weights: str, classes: int, seed: int) -> TextClassifier:
     """The encoder of `weights` with a fresh seeded head."""
     torch.manual_seed(seed)
-    return TextClassifier(_encoder(locate(weights)), classes)
+    return TextClassifier(bare_of(locate(weights)), classes)
 
 
 def build(params: Mapping[str, Any], max_tokens: int, classes: int, teacher: str, seed: int) -> TextClassifier:
-    """A fresh student whose token embeddings are the leading principal components of the teacher's (same vocabulary).
+    """A fresh student on the encoder of `fresh`, with a fresh head."""
+    return TextClassifier(fresh(params, max_tokens, teacher, seed), classes)
+
+
+def fresh(params: Mapping[str, Any], max_tokens: int, teacher: str, seed: int) -> Any:
+    """A fresh BERT whose token embeddings are the leading principal components of the teacher's (same vocabulary).
 
     `teacher` is a folder or hub id. Raises RecipeError when `params` do not fit each other.
     """
     from transformers import BertConfig, BertModel
 
     p = EncoderParams.parse(params, at="student.params")
-    table_VE: Tensor = _encoder(teacher).get_input_embeddings().weight.detach()
+    table_VE: Tensor = bare_of(teacher).get_input_embeddings().weight.detach()
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(table_VE), hidden_size=p.hidden_size, num_hidden_layers=p.layers, num_attention_heads=p.heads,
@@ -122,7 +133,7 @@ def build(params: Mapping[str, Any], max_tokens: int, classes: int, teacher: str
     components_VK = principal(table_VE, p.hidden_size)
     with torch.no_grad():
         encoder.get_input_embeddings().weight[:, : components_VK.shape[1]] = components_VK
-    return TextClassifier(encoder, classes)
+    return encoder
 
 
 def principal(table_VE: Tensor, width: int) -> Tensor:
@@ -142,7 +153,7 @@ def save(model: nn.Module, folder: Path) -> None:
 
     own: Any = model
     encoder, head = (_plain(part.state_dict()) for part in (own.encoder, own.head))
-    with _quiet():
+    with quiet():
         own.encoder.save_pretrained(str(folder), state_dict=encoder)
     save_file(head, str(folder / HEAD))
 
@@ -156,25 +167,33 @@ def load(folder: str | Path) -> TextClassifier:
     from safetensors.torch import load_file
 
     head = load_file(str(Path(folder) / HEAD))
-    model = TextClassifier(_encoder(str(folder)), len(head["bias"]))
+    model = TextClassifier(bare_of(str(folder)), len(head["bias"]))
     model.head.load_state_dict(head)
     return model.eval()
 
 
-def _encoder(source: str) -> Any:
+def bare_of(source: str) -> Any:
     """The bare encoder in float32, without the pooling layer that nothing here reads."""
     from transformers import AutoConfig, AutoModel
 
     auto: Any = AutoModel
     with torch.device("meta"):
         kind = type(auto.from_config(AutoConfig.from_pretrained(source)))
-    poolerless = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind).parameters else {}
-    with _quiet():
-        return kind.from_pretrained(source, dtype=torch.float32, **poolerless)
+    with quiet():
+        return kind.from_pretrained(source, dtype=torch.float32, **_poolerless(kind))
+
+
+def bare(kind: Any, config: Any) -> Any:
+    """A fresh encoder of a transformers class without the pooling layer."""
+    return kind(config, **_poolerless(kind))
+
+
+def _poolerless(kind: Any) -> dict[str, bool]:
+    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind).parameters else {}
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bar and no report of the weights left out on purpose."""
     from transformers.utils import logging
 

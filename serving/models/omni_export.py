@@ -1,7 +1,8 @@
-"""Two ONNX graphs of the Qwen3-Omni thinker, `vision.onnx` and `decoder.onnx`, as `serving.bundle.predict` feeds them.
+"""ONNX graphs of the Qwen3-Omni thinker as `serving.bundle.pictures` feeds them: `vision.onnx`, `decoder.onnx`, and
+`audio.onnx` where it hears.
 
-Shape legend: B rows, S new tokens, P cached tokens, N pictures, L patches of a picture, F patch features, T image
-tokens in the batch, H hidden size, K key/value heads, D head size.
+Shape legend: B rows, S new tokens, P cached tokens, N pictures, L patches of a picture, F patch features, T tokens of
+media in the batch, H hidden size, K key/value heads, D head size.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from serving.bundle.pictures import Picture
-from serving.models.omni_graphs import Decoder, Vision
+from serving.bundle.pictures import Media
+from serving.models.omni_graphs import Decoder, Hearing, Vision
 
 Axes = dict[str, dict[int, str]]  # tensor name -> axis -> name of its size
 
 
-def export(model: nn.Module, folder: Path, picture: Picture, opset: int = 17) -> dict[str, int]:
-    """Write `vision.onnx` and `decoder.onnx` (float32) into an existing folder; the model itself is left as it was.
+def export(model: nn.Module, folder: Path, media: Media, opset: int = 17) -> dict[str, int]:
+    """Write the graphs (float32) into an existing folder; the model itself is left as it was.
 
     Returns what the bundle says about the cache: layers, kv_heads, head_dim, hidden_size (counts).
     """
@@ -32,9 +33,12 @@ def export(model: nn.Module, folder: Path, picture: Picture, opset: int = 17) ->
         "layers": text.num_hidden_layers, "kv_heads": text.num_key_value_heads,
         "head_dim": text.head_dim, "hidden_size": text.hidden_size,
     }  # fmt: skip
-    pixels_NLF = torch.rand(2, picture.grid**2, picture.channels * picture.temporal * picture.patch**2) * 2 - 1
-    pixels, features = {"pixels": {0: "N"}}, {"features": {0: "N"}}
-    _write(Vision(own, picture), (pixels_NLF,), folder / "vision.onnx", (pixels, features), opset)
+    picture, features = media.picture, {"features": {0: "N"}}
+    pixels_NLF = torch.rand(2, picture.grid**2, picture.temporal * picture.features) * 2 - 1
+    _write(Vision(own, picture), (pixels_NLF,), folder / "vision.onnx", ({"pixels": {0: "N"}}, features), opset)
+    if media.sound is not None:
+        mels_DMW = torch.rand(2, media.sound.mels, media.sound.frames) * 2 - 1
+        _write(Hearing(own, media.sound), (mels_DMW,), folder / "audio.onnx", ({"mels": {0: "N"}}, features), opset)
     cache = range(2 * shape["layers"])
     inputs = {
         "input_ids": {0: "B", 1: "S"}, "position_ids": {1: "B", 2: "S"}, "visual_index": {0: "B", 1: "S"},

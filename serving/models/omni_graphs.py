@@ -1,12 +1,12 @@
-"""The Qwen3-Omni thinker's vision tower and decoder, written for small ONNX graphs over a trained model's weights.
+"""The Qwen3-Omni thinker's towers and decoder, written for small ONNX graphs over a trained model's weights.
 
 transformers' own forward exports to twice the nodes, most of them about shapes, and at these sizes a node costs more
 than its arithmetic. Here shapes are constants of the graph, what depends on the picture grid alone is computed once,
 and one decoder graph is prefill and decode at once: prefill is decode with a past of length 0.
 
 Shape legend: B rows, S new tokens, P cached tokens, N pictures, L patches of a picture, M image tokens of a picture,
-F patch features, T image tokens in the batch, H hidden size, V vocabulary, Q query heads, K key/value heads,
-G = Q / K, D head size.
+F patch features, T tokens of media in the batch, H hidden size, V vocabulary, Q query heads, K key/value heads,
+G = Q / K, D head size; in `Hearing` D sounds, M mel bands, W frames.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cluster.errors import MismatchError
 from serving.bundle.pictures import Picture
+from serving.bundle.sounds import Sound
 from serving.models.experts import DenseMoE
 
 
@@ -107,6 +108,45 @@ class Vision(nn.Module):
         query, key = (rotate(one, self.cos, self.sin, self.size) for one in (query, key))
         weights = (query @ key.transpose(2, 3) * attention.scaling).softmax(-1)
         return attention.proj(reshape((weights @ value).transpose(1, 2), 0, 0, -1))  # type: ignore[no-any-return]
+
+
+class Hearing(nn.Module):
+    """Log-mel features [D, M, W] to audio features [D, C * Y, H] for sounds of one length: C chunks of Y tokens."""
+
+    def __init__(self, model: Any, sound: Sound) -> None:
+        super().__init__()
+        tower = model.model.audio_tower
+        self.layers, self.convolutions = tower.layers, nn.ModuleList([tower.conv2d1, tower.conv2d2, tower.conv2d3])
+        self.joined = nn.ModuleList(
+            [joined(*(getattr(one.self_attn, f"{name}_proj") for name in "qkv")) for one in tower.layers]
+        )
+        self.tower, self.sound = tower, sound
+        self.heads = tower.config.encoder_attention_heads
+        self.size = tower.config.d_model // self.heads
+        tokens = -(-sound.chunk // 8)
+        self.place = nn.Buffer(tower.positional_embedding.positional_embedding[:tokens].detach().clone())
+
+    def forward(self, mels_DMW: Tensor) -> Tensor:
+        """Audio features [D, C * Y, H]."""
+        chunks = reshape(mels_DMW, 0, 0, -1, self.sound.chunk).transpose(1, 2)
+        maps = reshape(chunks, -1, 1, self.sound.mels, self.sound.chunk)
+        for layer in self.convolutions:
+            maps = nn.functional.gelu(layer(maps))
+        tokens = self.tower.conv_out(reshape(maps.permute(0, 3, 1, 2), 0, 0, -1)) + self.place
+        hidden = reshape(tokens, -1, self.sound.tokens, self.heads * self.size)
+        for number, layer in enumerate(self.layers):
+            hidden = hidden + self._attention(number, layer.self_attn_layer_norm(hidden))
+            hidden = hidden + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden))))
+        out: Tensor = self.tower.proj2(self.tower.act(self.tower.proj1(self.tower.ln_post(hidden))))
+        return out
+
+    def _attention(self, number: int, hidden: Tensor) -> Tensor:
+        own: Any = self.layers[number].self_attn
+        split = reshape(self.joined[number](hidden), 0, 0, -1, self.size).transpose(1, 2)
+        query, key, value = torch.split(split, self.heads, 1)
+        weights = (query @ key.transpose(2, 3) * own.scaling).softmax(-1)
+        mixed: Tensor = own.out_proj(reshape((weights @ value).transpose(1, 2), 0, 0, -1))
+        return mixed
 
 
 class Decoder(nn.Module):

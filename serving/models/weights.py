@@ -92,3 +92,11 @@ def positions(weights: str) -> int | None:
 
     longest = getattr(AutoConfig.from_pretrained(locate(weights)), "max_position_embeddings", None)
     return None if longest is None else int(longest)
+
+
+def layers(weights: str) -> int | None:
+    """How many layers a model has, where its config says so."""
+    from transformers import AutoConfig
+
+    count = getattr(AutoConfig.from_pretrained(locate(weights)), "num_hidden_layers", None)
+    return None if count is None else int(count)

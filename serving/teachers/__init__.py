@@ -22,7 +22,8 @@ from serving.teachers.replies import DenseReply, Failure, Reply, TeacherFailed, 
 
 __all__ = [
     "KINDS", "DenseReply", "Failure", "Reply", "Sharing", "Teacher", "TeacherFailed", "TopLogprobs", "Usage",
-    "answer_of", "answers", "check", "elsewhere", "open_folder", "open_teacher", "params_of", "write_folder",
+    "answer_of", "answers", "check", "drives_ray", "elsewhere", "open_folder", "open_teacher", "params_of",
+    "show_layers", "write_folder",
 ]  # fmt: skip
 
 TASK_FILE = "task.json"
@@ -56,20 +57,23 @@ class Teacher(Protocol):
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of teacher: the module that holds it, and there the names of its parameter section and its opener."""
+    """A kind of teacher: the module that holds it, there the names of its parameter section and its opener, and whether
+    it starts Ray pipelines of its own."""
 
     module: str
     params: str
     opener: str = "open_section"
+    drives_ray: bool = False
 
 
 KINDS: Mapping[str, Kind] = {
     "causal_lm": Kind("serving.teachers.causal", "CausalParams"),
     "openai": Kind("serving.teachers.openai", "OpenAIParams"),
-    "vllm": Kind("serving.teachers.vllm", "VllmParams"),
+    "vllm": Kind("serving.teachers.vllm", "VllmParams", drives_ray=True),
     "ensemble": Kind("serving.teachers.fused", "EnsembleParams"),
 }
-FITTED = ("encoder", "omni_moe")  # folders with task.json that `jobs fit` or `jobs distill` wrote
+# Folders with task.json that `jobs fit` or `jobs distill` wrote.
+FITTED = ("decoder", "encoder", "omni_moe", "pretrained", "resnet", "separable")
 
 
 def params_of(section: ModelSection, at: str = "teacher") -> Section:
@@ -121,6 +125,10 @@ def open_folder(folder: str | Path, *, sharing: Sharing = ALONE, section: ModelS
         if section is not None and section.identity() != written.identity():
             raise MismatchError("the folder is of another teacher", got=written.identity(), expected=section.identity())
         teacher = open_teacher(section or written, sharing=sharing)
+        if "writing" in spec:
+            from serving.teachers.writing import WritingTeacher
+
+            return WritingTeacher.around(teacher, spec["writing"])
         if not spec["labels"]:
             return teacher
         from serving.teachers.labelling import LabellingTeacher
@@ -131,13 +139,32 @@ def open_folder(folder: str | Path, *, sharing: Sharing = ALONE, section: ModelS
     return transformers.load(folder)
 
 
-def write_folder(section: ModelSection, folder: Path, labels: Sequence[str] = (), question: str | None = None) -> None:
+def show_layers(teacher: Teacher, numbers: Sequence[int]) -> None:
+    """Let a network's replies carry the states of these layers, 1 is the first, as `hidden` [A, L, H].
+
+    Raises RecipeError for a teacher whose layers are not here, or a number that no layer of it has.
+    """
+    from serving.models import layers
+
+    model = getattr(teacher, "model", None)
+    if not hasattr(teacher, "layers") or model is None:
+        got = type(teacher).__name__
+        raise RecipeError("generate.hidden_layers: this teacher shows no layers", got=got, expected="a fitted network")
+    count = len(layers.blocks(model))
+    if wrong := [number for number in numbers if not 1 <= abs(number) <= count]:
+        raise RecipeError("generate.hidden_layers: no such layer", got=wrong, expected=f"1 to {count}")
+    teacher.layers = tuple(numbers)
+
+
+def write_folder(section: ModelSection, folder: Path, labels: Sequence[str] = (), question: str | None = None,
+                 writing: Mapping[str, Any] | None = None) -> None:  # fmt: skip
     """Write what `open_folder` needs for a teacher whose weights lie elsewhere; of a key its variable's name only.
 
-    With `labels` it is asked `question` (a template, see `labelling`) and answers one of them.
+    With `labels` it is asked `question` (a template, see `labelling`) and answers one of them; by the rules of
+    `writing` (`task.json` of task text_generation) it scores texts instead.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    asked = {"labels": list(labels), "question": question}
+    asked = {"labels": list(labels), "question": question} | ({} if writing is None else {"writing": dict(writing)})
     content = {"task": REMOTE, "section": section.model_dump(mode="json"), **asked}
     (folder / TASK_FILE).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
 
@@ -145,6 +172,17 @@ def write_folder(section: ModelSection, folder: Path, labels: Sequence[str] = ()
 def elsewhere(folder: Path) -> bool:
     """Whether a teacher's folder holds no network, only which teacher to ask. Raises DataError as `open_folder`."""
     return bool(_spec(folder).get("task") == REMOTE)
+
+
+def drives_ray(folder: Path) -> bool:
+    """Whether a folder's teacher, or a member of it, starts Ray pipelines of its own: it works in the driver, and in no
+    actor. Raises DataError as `open_folder`."""
+    spec = _spec(folder)
+    if spec.get("task") != REMOTE:
+        return False
+    section = TeacherSection.parse(spec["section"], at=f"{folder}/{TASK_FILE}")
+    several = section.ensemble.members if section.ensemble is not None else [section]
+    return any(one.architecture in KINDS and KINDS[one.architecture].drives_ray for one in several)
 
 
 def answers(teacher: Teacher, items: Sequence[Mapping[str, Any]]) -> list[Answer]:

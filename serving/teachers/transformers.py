@@ -10,14 +10,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from cluster.errors import DataError
 from serving.bundle import answer, pictures, predict, texts
+from serving.models.layers import Seen, blocks, captured
 from serving.teachers.replies import DenseReply
+
+if TYPE_CHECKING:
+    from serving.teachers.picture_classes import PictureTeacher
+    from serving.teachers.retrieval import RetrievalTeacher
+    from serving.teachers.writing import WritingTeacher
 
 Array = np.ndarray[Any, Any]
 
@@ -25,7 +31,7 @@ Array = np.ndarray[Any, Any]
 Reply = DenseReply  # every reply of this module carries logits and hidden states
 
 
-def load(folder: str | Path) -> VisualTeacher | TextTeacher:
+def load(folder: str | Path) -> VisualTeacher | TextTeacher | WritingTeacher | PictureTeacher | RetrievalTeacher:
     """Open a model folder. Raises DataError when `task.json` is missing or names an unknown task."""
     path = Path(folder) / "task.json"
     if not path.is_file():
@@ -37,11 +43,29 @@ def load(folder: str | Path) -> VisualTeacher | TextTeacher:
         return VisualTeacher.open(Path(folder), spec)
     if spec.get("task") == "text_classification":
         return TextTeacher.open(Path(folder), spec)
-    raise DataError("task.json: unknown task", got=spec.get("task"), expected="visual_qa, text_classification")
+    if spec.get("task") == "text_generation":
+        from serving.teachers.writing import WritingTeacher
+
+        return WritingTeacher.open(Path(folder), spec)
+    if spec.get("task") == "image_classification":
+        from serving.teachers.picture_classes import PictureTeacher
+
+        return PictureTeacher.open(Path(folder), spec)
+    if spec.get("task") == "retrieval":
+        from serving.teachers.retrieval import RetrievalTeacher
+
+        return RetrievalTeacher.open(Path(folder), spec)
+    expected = "visual_qa, text_classification, text_generation, image_classification, retrieval"
+    raise DataError("task.json: unknown task", got=spec.get("task"), expected=expected)
 
 
 class VisualTeacher:
-    """Answers questions about media by free generation; prompts of one length share a batch: nothing is padded."""
+    """Answers questions about media by free generation; prompts of one length share a batch: nothing is padded.
+
+    `layers`: whose states replies carry [A, L, H]; (): the last one, after the final norm [A, H].
+    """
+
+    layers: tuple[int, ...] = ()
 
     def __init__(self, model: Any, tokenizer: Any, spec: Mapping[str, Any]) -> None:
         self.model, self.tokenizer, self.spec = model.eval(), tokenizer, spec
@@ -89,19 +113,26 @@ class VisualTeacher:
         batch = {name: torch.from_numpy(value).to(self.model.device) for name, value in arrays.items()}
         steps, vocabulary = self.spec["max_new_tokens"], self.model.config.text_config.vocab_size
         noise = None if seeds is None else _gumbel(seeds, steps, vocabulary, self.model.device)
-        out = omni.generate(self.model, batch, steps, self.spec["tokens"]["eos"], noise, temperature)
+        with captured(blocks(self.model) if self.layers else (), self.layers) as seen:
+            out = omni.generate(self.model, batch, steps, self.spec["tokens"]["eos"], noise, temperature)
+        states = torch.stack([_steps(one) for one in seen], 2) if seen else out.hidden
         logprob_BA = out.logits.log_softmax(-1).gather(-1, out.tokens[..., None])[..., 0]
         replies = []
         for row, length in enumerate(out.lengths.tolist()):
             tokens = out.tokens[row, :length].cpu().numpy()
             confidence = float(logprob_BA[row, :length].mean().exp())
-            logits, hidden = out.logits[row, :length].cpu().numpy(), out.hidden[row, :length].float().cpu().numpy()
+            logits, hidden = out.logits[row, :length].cpu().numpy(), states[row, :length].float().cpu().numpy()
             replies.append(Reply(self.tokenizer.decode(tokens.tolist()), confidence, tokens, logits, hidden))
         return replies
 
 
 class TextTeacher:
-    """Classifies texts; rows of one length share a batch, so nothing is padded."""
+    """Classifies texts; rows of one length share a batch, so nothing is padded.
+
+    `layers`: whose states replies carry [1, L, H], mean over the tokens; (): the pooled last one [1, H].
+    """
+
+    layers: tuple[int, ...] = ()
 
     def __init__(self, model: Any, tokenizer: Any, spec: Mapping[str, Any]) -> None:
         self.model, self.tokenizer, self.spec = model.eval(), tokenizer, spec
@@ -134,18 +165,21 @@ class TextTeacher:
 
         def run(rows: list[int]) -> list[Reply]:
             ids_BS = torch.from_numpy(np.stack([prompts[row] for row in rows])).to(self.model.device)
-            logits_BV, hidden_BH = self.model({"input_ids": ids_BS, "attention_mask": torch.ones_like(ids_BS)})
+            with captured(blocks(self.model) if self.layers else (), self.layers) as seen:
+                logits_BV, hidden = self.model({"input_ids": ids_BS, "attention_mask": torch.ones_like(ids_BS)})
+            if seen:
+                hidden = torch.stack([one.states[0].mean(1) for one in seen], 1)
             return [
                 self._reply(*pair)
-                for pair in zip(logits_BV.float().cpu().numpy(), hidden_BH.float().cpu().numpy(), strict=True)
+                for pair in zip(logits_BV.float().cpu().numpy(), hidden.float().cpu().numpy(), strict=True)
             ]
 
         return answer.by_length(prompts, run, batch)
 
-    def _reply(self, logits_V: Array, hidden_H: Array) -> Reply:
+    def _reply(self, logits_V: Array, hidden: Array) -> Reply:
         best = int(logits_V.argmax())
         confidence = float(answer.softmax(logits_V)[best])
-        return Reply(self.spec["labels"][best], confidence, np.array([best]), logits_V[None], hidden_H[None])
+        return Reply(self.spec["labels"][best], confidence, np.array([best]), logits_V[None], hidden[None])
 
 
 def tokens_by_id(vocabulary: Mapping[str, int], size: int) -> list[str]:
@@ -155,6 +189,11 @@ def tokens_by_id(vocabulary: Mapping[str, int], size: int) -> list[str]:
         if index < size:
             words[index] = word
     return words
+
+
+def _steps(seen: Seen) -> torch.Tensor:
+    """States [B, A, H] that chose each token of the answers: the last position of every decoding step."""
+    return torch.stack([state[:, -1] for state in seen.states], 1)
 
 
 def _gumbel(seeds: Sequence[int], steps: int, vocabulary: int, device: Any) -> list[torch.Tensor]:

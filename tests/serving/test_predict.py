@@ -13,7 +13,6 @@ from PIL import Image
 from serving.bundle import answer, pictures, predict
 
 PICTURE = pictures.Picture(size=8, patch=2, merge=2)
-IMAGE, TEXT, START, END = 5, 20, 3, 4
 
 
 def test_patches_are_those_of_transformers() -> None:
@@ -27,24 +26,6 @@ def test_patches_are_those_of_transformers() -> None:
     theirs = processor(images=list(shown), return_tensors="np")["pixel_values"]
     ours = pictures.pixel_values(np.stack([pictures.patchify(one, PICTURE) for one in shown]), PICTURE)
     np.testing.assert_array_equal(ours.reshape(theirs.shape), theirs)
-
-
-@pytest.mark.parametrize("images", [0, 1, 2])
-def test_positions_are_those_of_transformers(images: int) -> None:
-    import torch
-
-    from serving.models import omni
-
-    special = {"image": IMAGE, "audio": 7, "video": 8, "vision_start": START, "audio_start": 6, "pad": 0, "eos": 1}
-    model = omni.build({"layers": 1, "hidden_size": 16, "vision_layers": 1}, special, 40, PICTURE, 0)
-    ids = np.array([[*[START, *[IMAGE] * 4, END] * images, *[TEXT] * 5]])
-    grid = torch.tensor([[1, 4, 4]] * images) if images else None
-    theirs, _ = model.get_rope_index(torch.from_numpy(ids), image_grid_thw=grid, attention_mask=torch.ones(ids.shape))
-    index, ours = pictures.placement(ids, IMAGE, PICTURE)
-    np.testing.assert_array_equal(ours, theirs.numpy())
-    marked = np.flatnonzero(ids[0] == IMAGE)
-    assert index[0, marked].tolist() == list(range(1, 4 * images + 1))  # row 0 of the features is the text's
-    assert not index[0, ids[0] != IMAGE].any()
 
 
 def test_a_bundle_answers_alone_in_a_bare_process(bundle: Path, tmp_path: Path) -> None:

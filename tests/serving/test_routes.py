@@ -15,13 +15,17 @@ class Desk:
     """Answers what it is told to."""
 
     images_max = 1
+    frames_max = 2
+    hears = False
 
     def __init__(self, gives: Outcome | Exception, allow_fault_injection: bool = False) -> None:
         self.gives, self.allow_fault_injection = gives, allow_fault_injection
         self.delays: list[float] = []
+        self.items: list[dict[str, Any]] = []
 
     async def predict(self, item: dict[str, Any], delay_ms: float) -> Outcome:
         self.delays.append(delay_ms)
+        self.items.append(item)
         if isinstance(self.gives, Exception):
             raise self.gives
         return self.gives
@@ -66,6 +70,19 @@ def test_classifiers_give_label_and_probabilities() -> None:
     assert (answered["label"], answered["probabilities"]["top_up"]) == ("card_lost", 0.3)
 
 
+def test_media_reach_the_model_as_the_bytes_they_are() -> None:
+    desk = Desk(SEVEN)
+    desk.hears = True
+    post(desk, json={"text": "a", "images": ["YQ=="], "audio": "Yg==", "video": ["Yw==", "ZA=="], "fps": 2})
+    post(desk, json={"text": "a"})
+    post(desk, json={"images": ["YQ=="]})
+    assert desk.items == [
+        {"text": "a", "images": [b"a"], "audio": b"b", "frames": [b"c", b"d"], "fps": 2.0},
+        {"text": "a", "images": []},
+        {"text": "", "images": [b"a"]},
+    ]
+
+
 @pytest.mark.parametrize(("given", "kept"), [("abc-1", True), ("two words", False), ("x" * 129, False)])
 def test_a_callers_request_id_is_kept_when_it_is_short_and_printable(given: str, kept: bool) -> None:
     answered = post(Desk(SEVEN), {"x-request-id": given}, json={"text": "a"}).json()
@@ -81,7 +98,10 @@ WRONG: list[tuple[str, dict[str, Any], int, str]] = [
     ("empty text", {"json": {"text": ""}}, 422, "invalid_request"),
     ("long text", {"json": {"text": "a" * (api.TEXT_CHARACTERS_MAX + 1)}}, 422, "invalid_request"),
     ("half a character", {"content": b'{"text":"\\ud800"}', "headers": JSON}, 422, "invalid_request"),
-    ("unknown key", {"json": {"text": "a", "audio": ""}}, 422, "invalid_request"),
+    ("unknown key", {"json": {"text": "a", "sound": ""}}, 422, "invalid_request"),
+    ("a sound for a student that hears nothing", {"json": {"text": "a", "audio": "YQ=="}}, 422, "unreadable_input"),
+    ("more frames than the model reads", {"json": {"text": "a", "video": ["YQ=="] * 3}}, 422, "unreadable_input"),
+    ("a video at no speed", {"json": {"text": "a", "video": ["YQ=="], "fps": 0}}, 422, "invalid_request"),
     ("no base64", {"json": {"text": "a", "images": ["%%%"]}}, 422, "invalid_request"),
     ("an image that is a number", {"json": {"text": "a", "images": [7]}}, 422, "invalid_request"),
     ("three images", {"json": {"text": "a", "images": ["", "", ""]}}, 422, "invalid_request"),

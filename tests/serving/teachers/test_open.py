@@ -79,3 +79,13 @@ def test_reading_the_interface_loads_no_heavy_library() -> None:
     code = "import sys, serving.teachers; print(sorted({'torch', 'transformers', 'ray', 'httpx'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_only_an_engine_of_ray_data_or_an_ensemble_with_one_works_in_the_driver(tmp_path: Path) -> None:
+    vllm = {"architecture": "vllm", "weights": "some/model"}
+    other = {"architecture": "openai", "weights": "m", "params": {"base_url": "http://127.0.0.1:9/v1"}}
+    both = {"by": "confidence", "members": [vllm | {"name": "a"}, other | {"name": "b"}]}
+    sections = {"one": vllm, "far": other, "both": {"architecture": "ensemble", "ensemble": both}}
+    for name, section in sections.items():
+        teachers.write_folder(TeacherSection.parse(section), tmp_path / name)
+    assert [teachers.drives_ray(tmp_path / name) for name in sections] == [True, False, True]
