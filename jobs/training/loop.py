@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,10 +23,15 @@ from torch import Tensor, nn
 
 from cluster.recipe import EngineSection, Recipe, Stage
 from jobs import tasks
-from jobs.training import table
+from jobs.quantize import aware
+from jobs.training import curves, health, on_policy, table
+from jobs.training.accumulate import Seen, Update
+from jobs.training.distiller import Distiller
 from jobs.training.engine import Engine, schedule_at
-from jobs.training.losses import LOSSES, Signals
-from jobs.training.sampler import bucketed, order, steps_of
+from jobs.training.feeding import Feed, start_weights
+from jobs.training.sampler import plan_of, pool_of
+from jobs.training.stages.keeping import Keeper
+from jobs.training.stages.meeting import Sides, adapters_of, arrange
 from jobs.training.state import Progress, StageResult
 from jobs.training.terms import Active, terms_at
 from jobs.training.weighting import Balance
@@ -52,7 +58,10 @@ class Io(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """One training run: `initial` weights (HF folder), packed `table` and `validation` files, and the stages."""
+    """One training run: `initial` weights (HF folder), packed `table` and `validation` files, and the stages.
+
+    `teacher` is its folder, opened only for a stage that runs it beside the student.
+    """
 
     recipe: Recipe
     arm: str
@@ -63,40 +72,35 @@ class Job:
     batch_size: int
     engine: EngineSection
     teacher_hidden: int = 0
+    teacher: str | None = None
+    curve_to: curves.Target | None = None
+    own_seed: int | None = None
 
-
-class Distiller(nn.Module):
-    """A network and the linear adapter that lifts its hidden state to the teacher's width; the network is saved."""
-
-    def __init__(self, task: tasks.Task, network: nn.Module, adapter: nn.Linear | None) -> None:
-        super().__init__()
-        self.task, self.network, self.adapter = task, network, adapter
-
-    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Logits [Q, V], hidden states [Q, W] and, where a stage has adapters, these as [Q, teacher H]."""
-        logits_QV, hidden_QW = self.task.scored(self.network, batch)
-        return logits_QV, hidden_QW, None if self.adapter is None else self.adapter(hidden_QW)
-
-
-class Diverged(Exception):
-    """A loss that is not finite; caught inside `train`, which ends with a status (what is raised would be retried)."""
+    @property
+    def seed(self) -> int:
+        """Seed of the order of rows and of dropout: its own, else the recipe's."""
+        return self.recipe.seed if self.own_seed is None else self.own_seed
 
 
 def train(io: Io, job: Job) -> dict[str, Any]:
     """Run all stages that are not done; returns the final `Progress` as a dict.
 
-    `status` is "done" or "diverged" (NaN or infinity: the last good checkpoint stays and `reason` says where).
+    `status` is "done" or one of `jobs.training.health.ADVICE`: then `reason` is the diagnosis, and the last good
+    checkpoint stays. (What is raised would be tried again.)
     """
     torch.set_num_threads(job.engine.threads)
     run = _Run(io, job)
     if run.progress.status != "running":
         return run.progress.as_dict()
     try:
-        for index in range(run.progress.stage, len(job.stages)):
-            run.stage(index)
-    except Diverged as error:
-        run.progress.status, run.progress.reason = "diverged", str(error)
-        log.error("training stopped: %s", error)
+        with health.Memory(health.note_of(job.table), io.world)():
+            for index in range(run.progress.stage, len(job.stages)):
+                run.stage(index)
+    except health.Stopped as error:
+        run.progress.status, run.progress.reason = error.status, error.reason
+        log.error("training stopped: %s: %s", error.status, error.reason)
+    finally:
+        run.curve.close()
     return run.progress.as_dict()
 
 
@@ -108,116 +112,167 @@ class _Run:
         self.columns, self.validation = table.read(Path(job.table)), table.read(Path(job.validation))
         self.progress, self.resumed = Progress.restore(io.last_checkpoint())
         self.network = self.task.load(str(self.resumed / "hf") if self.resumed else job.initial)
-        self.start: dict[str, Tensor] | None = None
+        self.written: Mapping[str, Tensor] | None = None
+        self.pulse = health.Pulse(job.engine)
+        self.curve = curves.Curves(job.curve_to if io.rank == 0 else None)
         self.counts_V = None
         if "target" in self.columns:
             self.counts_V = torch.from_numpy(np.bincount(self.columns["target"]))
+
+    @cached_property
+    def teacher(self) -> nn.Module:
+        """The teacher's network; it never learns. Asked for by stages that run it beside the student."""
+        assert self.job.teacher is not None
+        return self.task.load(self.job.teacher).eval().requires_grad_(False)
 
     def stage(self, index: int) -> None:
         """Train one stage from where the progress says and report its closing checkpoint."""
         stage, progress = self.job.stages[index], self.progress
         if stage.kv_heads is not None:
             self.network = self.task.merge_kv(self.network, stage.kv_heads)
-        self.start = self._start_weights(index)
         if not progress.step:
             progress.before = self.task.evaluate(self.network, self.validation)
-        _seed(self.job.recipe.seed + index)
-        model = Distiller(self.task, self.network, self._adapter(stage)).train()  # loading leaves dropout off
+            progress.metric = next(iter(progress.before.values()))
+        start = start_weights(self.task, self.job.initial, self.job.stages[: index + 1])
+        keeper = Keeper(stage, self.network, progress, self.resumed if progress.step else None)
+        sides = self._sides(stage)
+        meeting = arrange(stage, sides, progress.layers)
+        progress.layers = [list(pair) for pair in meeting.pairs]
+        self.feed = Feed(self.task, self.network, meeting, sides.teacher)
+        self.feed.start, self.feed.counts_V = start, self.counts_V
+        _seed(self.job.seed + index)
+        adapters = adapters_of(stage, sides, meeting, self.job.teacher_hidden)
+        with aware.quantized(self.network, self.job.recipe.export if stage.quantize else None):
+            engine = self._engine(Distiller(self.task, self.network, adapters, meeting.own), stage)
+            seed = self.job.seed * 1000 + index
+            plan = plan_of(stage, self.columns, self.task.slices, self.job.batch_size, seed)
+            self._steps(engine, plan, stage, keeper)
+        self._close(engine, stage, keeper, stopped=progress.step < len(plan))
+
+    def _engine(self, model: nn.Module, stage: Stage) -> Engine:
+        """The stage's engine around the model, where the checkpoint left it; what thaws later is in it at once."""
+        model.train()  # loading leaves dropout off
         for name, parameter in self.network.named_parameters():
-            parameter.requires_grad_(not name.startswith(tuple(stage.freeze)))
+            parameter.requires_grad_(stage.thaw_share < 1 or not name.startswith(tuple(stage.freeze)))
         engine = Engine(model, self.job.engine, stage, self.job.batch_size, self.io.world)
-        if self.resumed is not None and progress.step:
+        if self.resumed is not None and self.progress.step:
             engine.load(self.resumed, self.io.rank)
         self.resumed = None
-        self._steps(engine, index, stage)
+        return engine
+
+    def _sides(self, stage: Stage) -> Sides:
+        kept = self.job.recipe.generate.kept_layers
+        return Sides(self.task, self.network, self.teacher if stage.live_teacher else None, self.columns, kept)
+
+    def _close(self, engine: Engine, stage: Stage, keeper: Keeper, stopped: bool) -> None:
+        """Settle which weights go on, note what the stage did, and report its closing checkpoint."""
+        progress = self.progress
+        keeper.take_best()
         after = self.task.evaluate(self.network, self.validation)
-        rows, batch = table.rows(self.columns), self.job.batch_size
-        epochs = steps_of(stage, rows, batch) * batch / rows
-        progress.close(StageResult(stage.name, epochs, progress.seconds, progress.shares, progress.before, after))
+        self.curve.point(progress.step, {f"{stage.name}/validation/{name}": value for name, value in after.items()})
+        kept = keeper.undo_unless_better(progress.before, after)
+        progress.close(
+            StageResult(
+                stage.name,
+                progress.step * self.job.batch_size / len(pool_of(stage, self.columns, self.task.slices)),
+                progress.seconds,
+                progress.shares,
+                progress.before,
+                after,
+                steps=progress.step,
+                stopped=stopped,
+                kept=kept,
+                layers=progress.layers,
+            )
+        )
         if progress.stage == len(self.job.stages):
             progress.status = "done"
         self._checkpoint(engine)
         engine.close()
 
-    def _adapter(self, stage: Stage) -> nn.Linear | None:
-        return nn.Linear(self.task.hidden_size(self.network), self.job.teacher_hidden) if stage.adapters else None
-
-    def _start_weights(self, index: int) -> dict[str, Tensor] | None:
-        """Weights before the first stage, heads merged as in this one: read again, so that a resumed run has them."""
-        stages = self.job.stages[: index + 1]
-        if not any("start_weights" in LOSSES[term.name].needs for term in stages[-1].losses):
-            return None
-        network = self.task.load(self.job.initial)
-        for heads in (stage.kv_heads for stage in stages if stage.kv_heads is not None):
-            network = self.task.merge_kv(network, heads)
-        return {name: parameter.detach() for name, parameter in network.named_parameters()}
-
-    def _steps(self, engine: Engine, index: int, stage: Stage) -> None:
-        progress = self.progress
-        names = self.task.slices
-        seed = self.job.recipe.seed * 1000 + index
-        plan = order(stage, self.columns["slice"], names, self.job.batch_size, seed)
-        if "length" in self.columns:
-            plan = bucketed(plan, self.columns["length"], seed)
-        active = terms_at(stage.losses, 0, len(plan))
+    def _steps(self, engine: Engine, plan: np.ndarray, stage: Stage, keeper: Keeper) -> None:
+        progress, steps, every = self.progress, len(plan), self.job.engine.checkpoint_every
+        active = terms_at(stage.losses, 0, steps, progress.metric)
         balance = Balance([t.weight for t in active], progress.means, [t.loss.absolute for t in active])
         started = time.perf_counter() - progress.seconds
-        for step in range(progress.step, len(plan)):
-            engine.set_rate(schedule_at(stage, step, len(plan)))
-            active = terms_at(stage.losses, step, len(plan))
+        for step in range(progress.step, steps):
+            engine.set_rate(schedule_at(stage, step, steps), thawed=step >= stage.thaw_share * steps)
+            active = terms_at(stage.losses, step, steps, progress.metric)
             balance.weigh([term.weight for term in active])
-            value = self._step(engine, active, plan[step], balance)
-            if step % LOG_EVERY == 0 or step == len(plan) - 1:
-                progress.point(stage.name, step, value, engine.rate, balance.shares)
-                self._show(stage.name, step, len(plan), value)
+            point = step % LOG_EVERY == 0 or step == steps - 1
+            look = point or (step + 1) % every == 0  # what a checkpoint holds was looked at
+            where, norm = self._step(engine, active, plan[step], balance, look)
+            if norm is not None:
+                self.pulse.look(norm, where)
+            if point:
+                progress.point(stage.name, step, sum(where.terms.values()), engine.rate, balance.shares)
+                self._show(where, steps, balance.shares, norm)
             progress.step, progress.means = step + 1, balance.means.tolist()
             progress.seconds = time.perf_counter() - started
-            if (step + 1) % self.job.engine.checkpoint_every == 0 and step + 1 < len(plan):
-                self._checkpoint(engine)
+            if stage.evaluate_every and (step + 1) % stage.evaluate_every == 0 and self._no_more(keeper):
+                break
+            if (step + 1) % every == 0 and step + 1 < steps:
+                self._checkpoint(engine, keeper)
         progress.shares = dict(zip([t.name for t in stage.losses], balance.mean_shares, strict=True))
 
-    def _step(self, engine: Engine, active: list[Active], rows: np.ndarray, balance: Balance) -> float:
-        mine = rows[self.io.rank :: self.io.world]
-        batch = engine.on_device(self.task.batch(self.columns, mine))
-        signals = self._signals(engine.forward(batch), batch)
-        results = [term.value(signals) for term in active]
-        # A rank's mean is over its own positions; this share makes the average over ranks the mean over all of them.
-        share = len(batch["targets"]) * self.io.world / self.task.positions(self.columns, rows)
-        terms = [term if own is None else term * (engine.share(own) / share) for term, own in results]
-        values = engine.average(torch.stack([term.detach() for term in terms]) * share)
-        if not bool(torch.isfinite(values).all()):
-            stage = self.job.stages[self.progress.stage].name
-            raise Diverged(f"{stage}, step {self.progress.step}: losses {values.tolist()} are not finite")
-        engine.step(balance(terms, values) * share)
-        return float(values.sum())
+    def _no_more(self, keeper: Keeper) -> bool:
+        """Measure on validation rows: whether the stage ends here."""
+        metrics = self.task.evaluate(self.network, self.validation)
+        return keeper.ends(next(iter(metrics.values())))
 
-    def _signals(self, outputs: Any, batch: Mapping[str, Tensor]) -> Signals:
-        logits_QV, features_QW, hidden_QH = outputs
-        start, named = self.start, self.network.named_parameters()
-        pairs = start and tuple((value, start[name].to(value.device)) for name, value in named if value.requires_grad)
-        return Signals(
-            logits_QV,
-            batch["targets"],
-            batch.get("teacher_logits"),
-            hidden_QH,
-            batch.get("teacher_hidden"),
-            student_features_QW=features_QW,
-            start_weights=pairs or None,
-            target_counts_V=None if self.counts_V is None else self.counts_V.to(logits_QV.device),
-        )
+    def _step(
+        self, engine: Engine, active: list[Active], rows: np.ndarray, balance: Balance, look: bool
+    ) -> tuple[health.Where, float | None]:
+        """Train on one step's rows; where that was, and the gradient's norm where it was looked at."""
+        stage, mine, seen = self.job.stages[self.progress.stage], rows[self.io.rank :: self.io.world], []
 
-    def _show(self, stage: str, step: int, steps: int, loss: float) -> None:
+        def judge(values: Tensor) -> None:
+            terms = dict(zip([term.name for term in stage.losses], values.tolist(), strict=True))
+            seen.append(health.Where(stage.name, self.progress.step, terms, engine.rate))
+            health.refuse_not_finite(seen[0])
+
+        self.written = self._write(mine)
+        update = Update(engine, lambda part: self._terms(engine, active, part), self._positions(engine, rows), balance)
+        norm = update(engine.pieces(mine), judge, look)
+        return seen[0], norm
+
+    def _write(self, rows: np.ndarray) -> Mapping[str, Tensor] | None:
+        """In an on-policy step the batch that the student writes after these rows' beginnings, else None."""
+        progress = self.progress
+        draw = on_policy.drawn(self.job.stages[progress.stage], self.job.seed, progress.stage, progress.step)
+        if draw is None:
+            return None
+        assert isinstance(self.task, on_policy.Generative)
+        return self.task.on_policy(self.network, self.teacher, self.columns, rows, draw)
+
+    def _positions(self, engine: Engine, rows: np.ndarray) -> float:
+        """Scored positions of a step over all ranks, `rows` being those of all."""
+        if self.written is None:
+            return self.task.positions(self.columns, rows)
+        own = torch.tensor(float(len(self.written["targets"])))
+        return float(engine.average(own)) * self.io.world
+
+    def _terms(self, engine: Engine, active: list[Active], rows: np.ndarray) -> Seen:
+        """Every term of this rank's rows with what its positions count, and how many positions there are."""
+        batch = engine.on_device(self.task.batch(self.columns, rows) if self.written is None else self.written)
+        signals = self.feed.signals(engine.forward(batch), batch)
+        return [term.value(signals) for term in active], len(batch["targets"])
+
+    def _show(self, where: health.Where, steps: int, shares: list[float], norm: float | None) -> None:
         """Leave a line for whoever watches; a reader that finds half of it tries again."""
         if self.io.rank == 0:
-            seen = {"stage": stage, "step": step, "steps": steps, "loss": loss}
-            Path(self.job.table).with_suffix(".progress").write_text(json.dumps(seen))
+            Path(self.job.table).with_suffix(".progress").write_text(json.dumps(where.line(steps, shares)))
+            self.curve.point(where.step, curves.figures(where, shares, norm))
 
-    def _checkpoint(self, engine: Engine) -> None:
+    def _checkpoint(self, engine: Engine, keeper: Keeper | None = None) -> None:
+        """Report where the run stands; `keeper`: in the middle of a stage."""
         folder = self.io.scratch()
         engine.save(folder, self.io.rank)
         engine.consolidate(lambda: self.task.save(self.network, folder / "hf"), self.io.rank)
         if self.io.rank == 0:
             (folder / "state.json").write_text(json.dumps(self.progress.as_dict()))
+            if keeper is not None:
+                keeper.save(folder)
         metrics = {"stage": self.progress.stage, "step": self.progress.step}
         self.io.report(metrics, folder)
 

@@ -7,10 +7,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.recipe import Recipe
 from cluster.recipe.training import Stage, TrainingSection
 from jobs import tasks
+from jobs.step import Work, run_name
 from jobs.training import table
+from jobs.training.curves import Target
 from jobs.training.loop import Job
 from jobs.training.runner import Trained, run_ray
 from jobs.training.table import Columns
@@ -26,13 +27,16 @@ class Arm:
     section: TrainingSection
     stages: tuple[Stage, ...]
     teacher_hidden: int = 0
+    teacher: Path | None = None
+    seed: int | None = None
 
 
-def train_arm(recipe: Recipe, arm: Arm, scratch: Path, target: Path) -> Trained:
-    """Train an arm under Ray Train and leave `hf/` and `history.json` in `target`.
+def train_arm(work: Work, arm: Arm) -> Trained:
+    """Train an arm under Ray Train and leave `hf/` and `history.json` in the artifact that is being made.
 
-    `scratch` survives a crash: tables are written once, and a second call resumes from the newest checkpoint.
+    The draft's scratch survives a crash: tables are written once, and a second call resumes from the newest checkpoint.
     """
+    recipe, scratch, target = work.recipe, work.draft.scratch, work.draft.path
     task = tasks.of(recipe)
     rows, validation = scratch / f"{arm.name}.arrow", scratch / f"{arm.name}-validation.arrow"
     _write_once(rows, arm.columns)
@@ -47,11 +51,21 @@ def train_arm(recipe: Recipe, arm: Arm, scratch: Path, target: Path) -> Trained:
         batch_size=arm.section.batch_size,
         engine=arm.section.engine,
         teacher_hidden=arm.teacher_hidden,
+        teacher=None if arm.teacher is None else str(arm.teacher),
+        curve_to=curve_to(work, arm),
+        own_seed=arm.seed,
     )
     trained = run_ray(job, arm.name, str(scratch))
     shutil.copytree(trained.weights, target / "hf")
     (target / "history.json").write_text(json.dumps(dict(trained.progress)))
     return trained
+
+
+def curve_to(work: Work, arm: Arm) -> Target | None:
+    """Where the recipe wants the training curve to go, None for nowhere else than `history.json`."""
+    tools, recipe = tuple(arm.section.engine.log_to), work.recipe
+    place = (str(work.store.workspace), recipe.promote.tracking_uri)
+    return Target(tools, *place, recipe.name, run_name(recipe), arm.name) if tools else None
 
 
 def _write_once(path: Path, columns: Columns) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import StepFailed
+from cluster.recipe import EngineSection
+from jobs.training import health
 from jobs.training.loop import Job, train
 
 LATEST = "latest.json"
@@ -90,7 +92,10 @@ class RayIo:
 
 
 def run_local(job: Job, storage: Path) -> Trained:
-    """Train in this process with one worker; a second call with the same storage goes on or returns what is done."""
+    """Train in this process with one worker; a second call with the same storage goes on or returns what is done.
+
+    Raises StepFailed when training stopped (see `jobs.training.health`); the last good checkpoint stays in `storage`.
+    """
     io = LocalIo(storage)
     return _finished(job, train(io, job), io.last_checkpoint())
 
@@ -98,48 +103,61 @@ def run_local(job: Job, storage: Path) -> Trained:
 def run_ray(job: Job, name: str, storage: str) -> Trained:
     """Train under Ray Train with the recipe's workers. The same `name` and `storage` resume; worker deaths are retried.
 
-    Raises StepFailed when the workers failed more often than the recipe allows, or when training diverged.
+    Raises StepFailed when the workers failed more often than the recipe allows, or when training stopped.
     """
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    import ray.train.torch
 
-    engine = job.engine
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    gpus = resources.get("GPU", 0) >= engine.workers
-    trainer = TorchTrainer(
+    v2: Any = ray.train  # what is annotated is Train V1
+    gpus = ray.cluster_resources().get("GPU", 0) >= job.engine.workers  # type: ignore[no-untyped-call]
+    kills = health.kernel_kills()
+    health.note_of(job.table).unlink(missing_ok=True)  # said to an earlier attempt of whoever starts this one
+    trainer = v2.torch.TorchTrainer(
         _worker,
         train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=engine.workers, use_gpu=gpus, resources_per_worker={"CPU": 1} | ({"GPU": 1} if gpus else {})
-        ),
-        run_config=RunConfig(
+        torch_config=v2.torch.TorchConfig(backend="nccl" if gpus else "gloo"),
+        scaling_config=_scaling(job.engine, gpus),
+        run_config=v2.RunConfig(
             name=name,
             storage_path=storage,
-            failure_config=FailureConfig(max_failures=engine.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            failure_config=v2.FailureConfig(
+                max_failures=job.engine.max_failures,
+                # For ever by default, also where no worker group can be placed any more.
+                controller_failure_limit=job.engine.max_failures,
+            ),
+            checkpoint_config=v2.CheckpointConfig(num_to_keep=2),
         ),
     )
     try:
         result = trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise StepFailed(
-            job.arm, f"training workers failed: {error}", f"their logs are under {storage}; run again to resume"
-        ) from error
-    if result.checkpoint is None:
-        raise StepFailed(job.arm, "training ended without a checkpoint", "this is a defect: please report it")
-    folder = Path(result.checkpoint.path)
-    return _finished(job, json.loads((folder / "state.json").read_text()), folder)
+    except v2.TrainingFailedError as error:
+        memory = health.death_by_memory(error, kills)
+        what = f"training workers failed: {error}" if memory is None else f"out_of_memory: {memory}"
+        hint = f"their logs are under {storage}; run again to resume"
+        if memory is not None:
+            hint = f"{health.ADVICE['out_of_memory']}; {hint}"
+        raise StepFailed(job.arm, what, hint) from error
+    return _finished(job, result.return_value, None if result.checkpoint is None else Path(result.checkpoint.path))
 
 
-def _worker(config: dict[str, Any]) -> None:
+def _scaling(engine: EngineSection, gpus: bool) -> Any:
+    """Ray Train's ScalingConfig: a range of workers where the recipe says how few may go on, and what each takes."""
+    import ray.train
+
+    v2: Any = ray.train
+    resources = {"CPU": 1.0} | ({"GPU": 1.0} if gpus else {}) | ({engine.placed_on: 1.0} if engine.placed_on else {})
+    fewest = engine.workers if engine.min_workers is None else engine.min_workers
+    number = engine.workers if fewest == engine.workers else (fewest, engine.workers)
+    return v2.ScalingConfig(num_workers=number, use_gpu=gpus, resources_per_worker=resources)
+
+
+def _worker(config: dict[str, Any]) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
-        train(RayIo(stack), config["job"])
+        return train(RayIo(stack), config["job"])
 
 
 def _finished(job: Job, progress: Mapping[str, Any], checkpoint: Path | None) -> Trained:
-    if progress["status"] != "done" or checkpoint is None:
-        hint = "lower the stage's learning_rate or gradient_clip; the last good checkpoint is kept"
-        raise StepFailed(job.arm, str(progress["reason"] or f"status {progress['status']}"), hint)
-    return Trained(progress, checkpoint)
+    if progress["status"] == "done" and checkpoint is not None:
+        return Trained(progress, checkpoint)
+    kept = "there is no checkpoint yet" if checkpoint is None else f"the last good checkpoint is {checkpoint}"
+    raise StepFailed(job.arm, str(progress["reason"]), f"{health.ADVICE[progress['status']]}; {kept}")

@@ -5,12 +5,14 @@ Phases of a stage go from easy to hard by changing the weight of each slice (cur
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from cluster.errors import RecipeError
 from cluster.recipe import Phase, Stage
+from jobs.training.stages import curriculum
+from jobs.training.table import Columns
 
 WINDOW = 32  # steps: enough rows to find alike ones, few enough to stay a random order of the set
 
@@ -20,21 +22,42 @@ def steps_of(stage: Stage, rows: int, batch: int) -> int:
     return max(1, stage.min_steps, round(stage.epochs * rows / batch))
 
 
-def order(stage: Stage, slices_R: np.ndarray, names: Sequence[str], batch: int, seed: int) -> np.ndarray:
+def order(
+    stage: Stage,
+    slices_R: np.ndarray,
+    names: Sequence[str],
+    batch: int,
+    seed: int,
+    known: Mapping[str, np.ndarray] | None = None,
+) -> np.ndarray:
     """Row numbers int64 [steps, batch] of a whole stage.
 
-    `slices_R` int [rows] indexes `names`. Within a phase every slice is walked in shuffled passes, so no row repeats
-    before all of its slice were seen. Raises RecipeError when a phase names a slice that has no rows.
+    `slices_R` int [rows] indexes `names`; `known` holds what else rows are chosen by (`curriculum.measures`). Within a
+    phase every slice is walked in shuffled passes, so no row repeats before all of its slice were seen. Raises
+    RecipeError when a phase names a slice that has no rows, or the stage a measure that is not known.
     """
     rng = np.random.default_rng(seed)
-    steps = steps_of(stage, len(slices_R), batch)
+    pool = curriculum.eligible(stage, slices_R, names, known or {})
+    steps = steps_of(stage, len(pool), batch)
     phases = stage.curriculum or (Phase(share=1.0, slices={}),)
     ends = np.round(np.cumsum([phase.share for phase in phases]) / sum(p.share for p in phases) * steps).astype(int)
     parts, start = [], 0
     for phase, end in zip(phases, ends, strict=True):
-        parts.append(_phase(phase, slices_R, names, (int(end) - start) * batch, rng))
+        easy = curriculum.easiest(phase, pool, known or {})
+        parts.append(_phase(phase, easy, slices_R, names, ((int(end) - start) * batch, rng)))
         start = int(end)
     return np.concatenate(parts).reshape(steps, batch)
+
+
+def pool_of(stage: Stage, columns: Columns, names: Sequence[str]) -> np.ndarray:
+    """Row numbers int64 of a packed table that the stage may draw; its epochs are counted over them."""
+    return curriculum.eligible(stage, columns["slice"], names, curriculum.measures(columns))
+
+
+def plan_of(stage: Stage, columns: Columns, names: Sequence[str], batch: int, seed: int) -> np.ndarray:
+    """`order` of a packed table; rows of like length share a batch where lengths are packed."""
+    plan = order(stage, columns["slice"], names, batch, seed, curriculum.measures(columns))
+    return bucketed(plan, columns["length"], seed) if "length" in columns else plan
 
 
 def bucketed(plan: np.ndarray, length_R: np.ndarray, seed: int) -> np.ndarray:
@@ -51,15 +74,16 @@ def bucketed(plan: np.ndarray, length_R: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _phase(
-    phase: Phase, slices_R: np.ndarray, names: Sequence[str], count: int, rng: np.random.Generator
+    phase: Phase, pool: np.ndarray, slices_R: np.ndarray, names: Sequence[str], draw: tuple[int, np.random.Generator]
 ) -> np.ndarray:
+    count, rng = draw
     if not phase.slices:
-        return _passes(np.arange(len(slices_R)), count, rng)
+        return _passes(pool, count, rng)
     unknown = set(phase.slices) - set(names)
     if unknown:
         raise RecipeError("curriculum: unknown slice", got=", ".join(sorted(unknown)), expected=", ".join(names))
     weights = np.array([phase.slices.get(name, 0.0) for name in names], float)
-    present = np.array([bool((slices_R == index).any()) for index in range(len(names))])
+    present = np.array([bool((slices_R[pool] == index).any()) for index in range(len(names))])
     if not (weights * present).any():
         raise RecipeError("curriculum: no rows in these slices", got=phase.slices, expected="slices with rows left")
     weights = weights * present / (weights * present).sum()
@@ -67,7 +91,7 @@ def _phase(
     out = np.empty(count, np.int64)
     for index in np.unique(picks):
         where = np.flatnonzero(picks == index)
-        out[where] = _passes(np.flatnonzero(slices_R == index), len(where), rng)
+        out[where] = _passes(pool[slices_R[pool] == index], len(where), rng)
     return out
 
 

@@ -15,10 +15,13 @@ from pydantic import JsonValue
 from cluster.recipe.training import Ramp
 
 
-def ramp_at(ramp: Ramp, step: int, steps: int) -> float:
-    """Value at `step` of `steps`: `from` at the first, `to` at the last, of a single step `from`."""
+def ramp_at(ramp: Ramp, step: int, steps: int, metric: float = 0.0) -> float:
+    """Value at `step` of `steps`: `from` at the first, `to` at the last, of a single step `from`.
+
+    Of kind validation by the primary `metric` on validation rows alone, when it was last measured (0 to 1).
+    """
     start, end = ramp.ends
-    done = step / max(1, steps - 1)
+    done = min(max(metric, 0.0), 1.0) if ramp.kind == "validation" else step / max(1, steps - 1)
     if ramp.kind == "exponential":
         return math.pow(start, 1 - done) * math.pow(end, done)
     if ramp.kind == "cosine":
@@ -26,9 +29,9 @@ def ramp_at(ramp: Ramp, step: int, steps: int) -> float:
     return start * (1 - done) + end * done  # exact at both ends, which were checked
 
 
-def value_at(value: float | Ramp, step: int, steps: int) -> float:
+def value_at(value: float | Ramp, step: int, steps: int, metric: float = 0.0) -> float:
     """A fixed number, or the ramp's value at `step` of `steps`."""
-    return ramp_at(value, step, steps) if isinstance(value, Ramp) else value
+    return ramp_at(value, step, steps, metric) if isinstance(value, Ramp) else value
 
 
 def is_ramp(value: JsonValue) -> bool:
@@ -36,12 +39,14 @@ def is_ramp(value: JsonValue) -> bool:
     return isinstance(value, dict)
 
 
-def params_at(params: Mapping[str, JsonValue], step: int, steps: int, at: str = "params") -> dict[str, Any]:
+def params_at(
+    params: Mapping[str, JsonValue], step: int, steps: int, at: str = "params", metric: float = 0.0
+) -> dict[str, Any]:
     """Raw params of a term with every change replaced by its value at `step` of `steps`.
 
     Raises RecipeError naming the path below `at` for a change that cannot be read.
     """
     return {
-        name: ramp_at(Ramp.parse(value, at=f"{at}.{name}"), step, steps) if is_ramp(value) else value
+        name: ramp_at(Ramp.parse(value, at=f"{at}.{name}"), step, steps, metric) if is_ramp(value) else value
         for name, value in params.items()
     }

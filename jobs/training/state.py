@@ -10,7 +10,11 @@ from typing import Any
 
 @dataclass
 class StageResult:
-    """One finished stage: seconds of training, realised loss shares (sum 1), validation metrics before and after."""
+    """One finished stage: seconds of training, realised loss shares (sum 1), validation metrics before and after.
+
+    `after` is what the stage reached, also where it was undone (`kept` false: the next one starts from `before`).
+    `stopped`: it ended early. `layers`: which layer of the student met which of the teacher's.
+    """
 
     name: str
     epochs: float
@@ -18,11 +22,19 @@ class StageResult:
     shares: dict[str, float]
     before: dict[str, float]
     after: dict[str, float]
+    steps: int = 0
+    stopped: bool = False
+    kept: bool = True
+    layers: list[list[int]] = field(default_factory=list)
 
 
 @dataclass
 class Progress:
-    """Position (stage, step), the running means of the loss terms, and what was measured so far."""
+    """Position (stage, step), the running means of the loss terms, and what was measured so far.
+
+    Of the current stage: `metric`, the primary one on validation rows when last measured; `best` and how many
+    measurements were `worse` since; `layers`, the pairs of its layer map.
+    """
 
     stage: int = 0
     step: int = 0
@@ -32,6 +44,10 @@ class Progress:
     means: list[float] | None = None
     before: dict[str, float] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
+    metric: float = 0.0
+    best: float | None = None
+    worse: int = 0
+    layers: list[list[int]] = field(default_factory=list)
     stages: list[StageResult] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
 
@@ -53,6 +69,7 @@ class Progress:
         self.stages.append(result)
         self.stage, self.step, self.seconds = self.stage + 1, 0, 0.0
         self.means, self.before, self.shares = None, {}, {}
+        self.metric, self.best, self.worse, self.layers = 0.0, None, 0, []
 
     def point(self, stage: str, step: int, loss: float, rate: float, shares: list[float]) -> None:
         """Add one point to the training curve."""

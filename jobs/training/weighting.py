@@ -56,13 +56,22 @@ class Balance:
 
         `values` are the terms averaged over ranks, detached.
         """
+        return self.total(terms, self.scale(values))
+
+    def scale(self, values: Tensor) -> list[float]:
+        """The factor of each term at this step; counts the step's `values` (see `__call__`)."""
         now = values.to("cpu", torch.float64)
         self.means = DECAY * self.means + (1 - DECAY) * now
         scale = self.weights * self.means[self.anchor] / self.means.clamp_min(1e-12)
         scale = torch.where(self.absolute, self.weights, scale)
         share = scale * now / (scale * now).sum().clamp_min(1e-12)
         self.shares, self._sum, self._steps = share.tolist(), self._sum + share, self._steps + 1
-        return torch.stack([term * float(factor) for term, factor in zip(terms, scale, strict=True)]).sum()
+        return [float(factor) for factor in scale]
+
+    @staticmethod
+    def total(terms: Sequence[Tensor] | Tensor, scale: Sequence[float]) -> Tensor:
+        """The sum of the terms, each times its factor; a scalar."""
+        return torch.stack([term * factor for term, factor in zip(terms, scale, strict=True)]).sum()
 
     @property
     def mean_shares(self) -> list[float]:
@@ -125,7 +134,8 @@ def student_entropy(signals: Signals, params: Share) -> Tensor:
 
 def teacher_entropy(signals: Signals, params: Share) -> Tensor:
     """1 for the positions whose teacher distribution at T=1 has most entropy, else 0; [Q]."""
-    return _most(_entropy(_teacher(signals)), params.share)
+    assert signals.teacher_entropy_Q is not None
+    return _most(signals.teacher_entropy_Q, params.share)
 
 
 def tokens(signals: Signals, params: Tokens) -> Tensor:
@@ -149,7 +159,7 @@ RULES: dict[str, Rule] = {
     "difficult": Rule(difficult, Power),
     "student_entropy": Rule(student_entropy, Share),
     "teacher_confident": Rule(teacher_confident, Power, ("teacher_logits_QV",)),
-    "teacher_entropy": Rule(teacher_entropy, Share, ("teacher_logits_QV",)),
+    "teacher_entropy": Rule(teacher_entropy, Share, ("teacher_entropy_Q",)),
     "teacher_unsure": Rule(teacher_unsure, Power, ("teacher_logits_QV",)),
     "tokens": Rule(tokens, Tokens),
 }

@@ -17,6 +17,7 @@ from cluster.recipe import Recipe, Stage, Term
 from cluster.recipe.base import Section
 from cluster.recipe.training import LossTerm, Ramp
 from jobs.training.losses import (
+    attention_transfer,
     conditional_kl,
     contrastive,
     cross_entropy,
@@ -29,7 +30,10 @@ from jobs.training.losses import (
     initial_weights,
     jensen_shannon,
     logit_mse,
+    margin_mse,
+    masked_tokens,
     output_entropy,
+    relation_transfer,
     reverse_kl,
     sampled_cross_entropy,
     skew_kl,
@@ -49,7 +53,9 @@ class Signals:
 
     `student_hidden_QH` is through the stage's adapter, `student_features_QW` as it is. `start_weights` pairs every
     learning parameter with its value before the run; `target_counts_V` says how many rows of the table have a class;
-    `weights_Q` is what the term's focus gave the positions.
+    `weights_Q` is what the term's focus gave the positions. `pairs`: per pair of a stage's `layers` the fields of
+    `PAIRED` as they are there; losses see one pair at a time, in these fields. Maps are attention [B, heads, S, S] or
+    features [B, channels, height, width]; projections {query, key, value: [B, S, width]}; `mask_BS` their real tokens.
     """
 
     student_logits_QV: Tensor
@@ -58,10 +64,19 @@ class Signals:
     student_hidden_QH: Tensor | None = None
     teacher_hidden_QH: Tensor | None = None
     teacher_sparse: SparseLabels | None = None
+    teacher_entropy_Q: Tensor | None = None
     student_features_QW: Tensor | None = None
     start_weights: tuple[tuple[Tensor, Tensor], ...] | None = None
     target_counts_V: Tensor | None = None
     weights_Q: Tensor | None = None
+    student_maps_BCHW: Tensor | None = None
+    teacher_maps_BDHW: Tensor | None = None
+    student_projections: Mapping[str, Tensor] | None = None
+    teacher_projections: Mapping[str, Tensor] | None = None
+    mask_BS: Tensor | None = None
+    masked_logits_MV: Tensor | None = None
+    masked_targets_M: Tensor | None = None
+    pairs: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,7 +97,12 @@ LOGITS, ADAPTED, PLAIN = (
     ("teacher_logits_QV",), ("student_hidden_QH", "teacher_hidden_QH"), ("student_features_QW", "teacher_hidden_QH")
 )  # fmt: skip
 
+MAPS, PROJECTIONS = ("student_maps_BCHW", "teacher_maps_BDHW"), ("student_projections", "teacher_projections")
+TOKEN_TASKS = ("text_classification",)  # their networks read tokens with an attention_mask and show their attention
+PAIRED = {*ADAPTED, *PLAIN, *MAPS, *PROJECTIONS}
+
 LOSSES: dict[str, Loss] = {
+    "attention_transfer": Loss(attention_transfer.term, attention_transfer.Params, MAPS),
     "conditional_kl": Loss(conditional_kl.conditional_kl, conditional_kl.Params, LOGITS, focused=True),
     "contrastive": Loss(contrastive.contrastive, contrastive.Params, ADAPTED),
     "cross_entropy": Loss(cross_entropy.cross_entropy, cross_entropy.Params, focused=True),
@@ -95,7 +115,10 @@ LOSSES: dict[str, Loss] = {
     "initial_weights": Loss(initial_weights.initial_weights, initial_weights.Params, ("start_weights",), absolute=True),
     "jensen_shannon": Loss(jensen_shannon.jensen_shannon, jensen_shannon.Params, LOGITS, focused=True),
     "logit_mse": Loss(logit_mse.logit_mse, logit_mse.Params, LOGITS, focused=True),
+    "masked_tokens": Loss(masked_tokens.masked_tokens, masked_tokens.Params, ("masked_logits_MV", "masked_targets_M")),
+    "margin_mse": Loss(margin_mse.margin_mse, margin_mse.Params, LOGITS, focused=True),
     "output_entropy": Loss(output_entropy.output_entropy, output_entropy.Params, focused=True, absolute=True),
+    "relation_transfer": Loss(relation_transfer.term, relation_transfer.Params, PROJECTIONS),
     "reverse_kl": Loss(reverse_kl.reverse_kl, reverse_kl.Params, LOGITS, focused=True),
     "sampled_cross_entropy": Loss(
         sampled_cross_entropy.sampled_cross_entropy, sampled_cross_entropy.Params, ("teacher_sparse",), focused=True
@@ -108,9 +131,8 @@ LOSSES: dict[str, Loss] = {
 }
 # Complete functions, each in its file with its tests, that no recipe can ask for yet: what the loop must feed them.
 NOT_FED: dict[str, str] = {
-    "attention_transfer": "the attention or feature maps of a student's and a teacher's layer",
-    "input_gradient": "an input that takes gradients, and the teacher's gradient by it",
-    "relation_transfer": "queries, keys and values of a student's and a teacher's layer, and the mask of real tokens",
+    "input_gradient": "an input that both networks read as it is and that takes gradients: of texts each network has "
+    "token vectors of its own, and a second backward pass through the student does not fit ZeRO's hooks",
 }
 
 
@@ -154,13 +176,33 @@ def _check_focus(term: LossTerm, at: str) -> tuple[str, ...]:
 
 
 def _not_packed(recipe: Recipe) -> dict[str, str]:
-    """What the student's training table will not hold -> why. Tasks pack dense labels alone so far."""
-    missing = {"teacher_sparse": "rows are packed with dense labels"}
+    """What the student's training table will not hold -> why. Where `auto` depends on a tokenizer the task checks too.
+
+    Classes are few, so there `auto` is dense.
+    """
     form = recipe.generate.labels.form
-    if form not in ("auto", "dense"):
-        missing |= dict.fromkeys(LOGITS, f"rows are packed with dense labels and generate.labels.form is {form}")
-    if recipe.generate.hidden_layer is None:
-        missing["teacher_hidden_QH"] = "generate.hidden_layer is null"
+    missing: dict[str, str] = {}
+    if form == "dense" or (form == "auto" and recipe.task != "text_generation"):
+        missing["teacher_sparse"] = f"generate.labels.form is {form}: rows are packed with dense labels"
+    elif form != "auto":
+        missing |= dict.fromkeys(LOGITS, f"generate.labels.form is {form}: it keeps some tokens")
+    if not recipe.generate.kept_layers:
+        missing["teacher_hidden_QH"] = "generate.hidden_layer is null and hidden_layers is []"
+    return missing
+
+
+def _inside(recipe: Recipe, stage: Stage) -> dict[str, str]:
+    """What of the networks' layers a stage will not have -> why."""
+    missing: dict[str, str] = {}
+    texts = recipe.task in TOKEN_TASKS
+    if stage.layers is None:
+        missing |= dict.fromkeys((*MAPS, *PROJECTIONS), "the stage has no layers")
+    elif not stage.live_teacher and texts:
+        missing |= dict.fromkeys((*MAPS, *PROJECTIONS), "attention is not cached: the stage has live_teacher: false")
+    if not texts:
+        missing |= dict.fromkeys(PROJECTIONS, f"{recipe.task} shows no attention")
+    if recipe.task != "text_classification":
+        missing |= dict.fromkeys(("masked_logits_MV", "masked_targets_M"), f"{recipe.task} hides no tokens")
     return missing
 
 
@@ -168,13 +210,16 @@ def absent(recipe: Recipe, section: str, stage: Stage) -> dict[str, str]:
     """The signals that a stage of the recipe's `section` ("fit" or "distill") will not have -> why, for `check`."""
     missing: dict[str, str] = {}
     if section == "fit":
-        missing |= dict.fromkeys((*LOGITS, "teacher_hidden_QH", "teacher_sparse"), "a teacher's fit has no teacher")
+        signals = (*LOGITS, "teacher_hidden_QH", "teacher_sparse", "teacher_entropy_Q")
+        missing |= dict.fromkeys(signals, "a teacher's fit has no teacher")
     else:
-        missing |= _not_packed(recipe)
+        told = (*LOGITS, "teacher_hidden_QH") if stage.live_teacher else ()
+        missing |= {name: why for name, why in _not_packed(recipe).items() if name not in told}
+    missing |= _inside(recipe, stage)
     if not stage.adapters:
         missing["student_hidden_QH"] = "the stage has adapters: false"
     if getattr(recipe, section).engine.zero_stage == 3:
         missing["start_weights"] = "engine.zero_stage 3 shares the weights out over the workers"
-    if recipe.task != "text_classification":
+    if recipe.task not in ("text_classification", "image_classification"):
         missing["target_counts_V"] = f"a row of {recipe.task} has no single class"
     return missing

@@ -1,14 +1,32 @@
 """Where the teacher looks: normalised attention maps are compared (Zagoruyko and Komodakis, arXiv 1612.03928, eq. 2).
 
 For convolutional features the channels are summed as squares; for transformers the heads are the channels.
-Not in `LOSSES`: no task hands attention or feature maps to the loop (`NOT_FED` says what it must feed).
+Maps are of the stage's `layers`; a transformer's are those of a live teacher.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from cluster.recipe.base import Section
+
+if TYPE_CHECKING:
+    from jobs.training.losses import Signals
+
+
+class Params(Section):
+    """No parameters."""
+
+
+def term(signals: Signals, params: Params) -> Tensor:
+    """`attention_transfer` of one layer pair; scalar. Reads student_maps_BCHW and teacher_maps_BDHW (padding is 0)."""
+    assert signals.student_maps_BCHW is not None
+    assert signals.teacher_maps_BDHW is not None
+    return attention_transfer(signals.student_maps_BCHW, signals.teacher_maps_BDHW)
 
 
 def attention_transfer(student_BCHW: Tensor, teacher_BDHW: Tensor, mask_BHW: Tensor | None = None) -> Tensor:

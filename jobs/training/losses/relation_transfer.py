@@ -1,7 +1,7 @@
 """Who resembles whom among a row's queries, keys and values (MiniLMv2, arXiv 2012.15828, eq. 5; MiniLM, 2002.10957).
 
-No layer map, no adapter, other widths and head counts. Not in `LOSSES`: no task hands projections to the loop
-(`NOT_FED` says what it must feed).
+No adapter; other widths and head counts. The paper compares one layer, here those of a stage's `layers`, for which the
+teacher runs beside the student (`live_teacher`).
 
 Shape legend: B rows, S tokens, W student width, H teacher width, R relation heads.
 """
@@ -9,10 +9,38 @@ Shape legend: B rows, S tokens, W student width, H teacher width, R relation hea
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
+
+from cluster.recipe.base import Section
+
+if TYPE_CHECKING:
+    from jobs.training.losses import Signals
+
+
+class Params(Section):
+    """Parameters of the term."""
+
+    relation_heads: int = Field(
+        8, ge=1, description="pieces that both widths are cut into (count); more than attention heads in the paper"
+    )
+    projections: list[Literal["query", "key", "value"]] = Field(
+        ["query", "key", "value"], min_length=1, description="what is compared with itself (names). Source: eq. 5"
+    )
+
+
+def term(signals: Signals, params: Params) -> Tensor:
+    """`relation_transfer` of one layer pair; scalar. Reads student_projections, teacher_projections and mask_BS."""
+    assert signals.student_projections is not None
+    assert signals.teacher_projections is not None
+    assert signals.mask_BS is not None
+    own: dict[str, Tensor] = {name: signals.student_projections[name] for name in params.projections}
+    theirs: dict[str, Tensor] = {name: signals.teacher_projections[name] for name in params.projections}
+    return relation_transfer(own, theirs, signals.mask_BS, params.relation_heads)
 
 
 def relation_transfer(

@@ -45,6 +45,11 @@ class SparseLabels:
             return self.tail_t_Q
         return self.tail_Q if temperature == 1.0 else None
 
+    def log_probabilities(self, temperature: float) -> Tensor | None:
+        """log p_T of every entry, [Q, K]; None where log-sum-exp was not stored for this T."""
+        lse_Q = self.log_sum_exp(temperature)
+        return None if lse_Q is None else self.logits_QK / temperature - lse_Q[:, None]
+
     def weights(self, temperature: float, normalised: bool) -> Tensor:
         """What every entry stands for of the teacher's distribution at T, [Q, K]; padding has 0.
 

@@ -22,6 +22,9 @@ def make(seed: int = 0, scale: float = 1.0, alike: bool = False, dtype: torch.dt
     adapted = hidden.clone() if alike else draw(Q, H)
     features = hidden.clone() if alike else draw(Q, W)
     now = start.clone() if alike else draw(3, 2)
+    maps, relations = draw(2, 3, 4, 4), {name: draw(2, 5, 16) for name in ("query", "key", "value")}
+    own_maps = maps.clone() if alike else draw(2, 2, 4, 4)
+    own_relations = {name: (x.clone() if alike else draw(2, 5, 8)).requires_grad_() for name, x in relations.items()}
     return Signals(
         student.requires_grad_(),
         teacher.argmax(-1),
@@ -31,6 +34,13 @@ def make(seed: int = 0, scale: float = 1.0, alike: bool = False, dtype: torch.dt
         student_features_QW=features.requires_grad_(),
         start_weights=((now.requires_grad_(), start),),
         target_counts_V=torch.arange(1, V + 1),
+        student_maps_BCHW=own_maps.requires_grad_(),
+        teacher_maps_BDHW=maps,
+        student_projections=own_relations,
+        teacher_projections=relations,
+        mask_BS=torch.arange(5) < torch.tensor([[5], [3]]),
+        masked_logits_MV=draw(6, V).requires_grad_(),
+        masked_targets_M=torch.arange(6),
     )
 
 
@@ -39,7 +49,9 @@ def learns(given: Signals) -> list[torch.Tensor]:
     assert given.student_hidden_QH is not None
     assert given.student_features_QW is not None
     assert given.start_weights is not None
-    return [given.student_logits_QV, given.student_hidden_QH, given.student_features_QW, given.start_weights[0][0]]
+    first = [given.student_logits_QV, given.student_hidden_QH, given.student_features_QW, given.start_weights[0][0]]
+    inside = (given.student_maps_BCHW, *(given.student_projections or {}).values(), given.masked_logits_MV)
+    return first + [tensor for tensor in inside if tensor is not None]
 
 
 @pytest.fixture

@@ -132,6 +132,17 @@ def test_logit_mse_agrees_with_its_definition_and_with_kl_at_high_temperature(si
     assert value("forward_kl", given, temperature=1e3).item() == pytest.approx(expected / 2, rel=0.01)
 
 
+def test_margin_mse_agrees_with_its_definition_and_knows_no_shift(signals: Make, value: Value) -> None:
+    given = signals()
+    p, q = (x.detach().numpy() for x in (given.teacher_logits_QV, given.student_logits_QV))
+    own = given.targets_Q.numpy()[:, None]
+    margins = [np.take_along_axis(x, own, 1) - x for x in (p, q)]
+    expected = ((margins[0] - margins[1]) ** 2).sum() / (p.shape[0] * (p.shape[1] - 1))
+    assert value("margin_mse", given).item() == pytest.approx(float(expected), rel=1e-9)
+    moved = Signals(given.teacher_logits_QV + 5, given.targets_Q, given.teacher_logits_QV)
+    assert value("margin_mse", moved).item() == pytest.approx(0, abs=1e-12)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_agrees_with_its_definition_with_and_without_smoothing(
     smoothing: float, signals: Make, value: Value

@@ -16,7 +16,12 @@ from jobs.training.losses import LOSSES, NOT_FED, Signals
 
 Make, Value, Gradients = Callable[..., Signals], Callable[..., torch.Tensor], Callable[..., list[torch.Tensor]]
 FED = sorted(name for name, loss in LOSSES.items() if "teacher_sparse" not in loss.needs)
-NO_DISTANCE = {"cross_entropy", "contrastive", "output_entropy"}  # not zero for a student that equals its teacher
+NO_DISTANCE = {
+    "cross_entropy",
+    "contrastive",
+    "masked_tokens",
+    "output_entropy",
+}  # not zero for a student that equals its teacher
 ROTATED = {"forward_kl", "reverse_kl", "jensen_shannon", "skew_kl", "skew_reverse_kl", "decoupled_kd"}
 
 

@@ -1,0 +1,85 @@
+"""The module that is trained: a network, the adapters of its layers, and what of its inside a stage's losses read.
+
+Shape legend: B rows, S tokens, Q scored positions, V vocabulary or classes, W student width, H teacher width, N heads,
+C channels, h w height and width of a map, M masked tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from jobs import tasks
+from serving.models import layers
+
+
+@dataclass(frozen=True)
+class View:
+    """What to look at beside logits and the last state: layer numbers, and of these attention and projections (of
+    `heads`; empty: all); masked tokens."""
+
+    numbers: tuple[int, ...] = ()
+    attention: bool = False
+    heads: tuple[int, ...] = ()
+    masked: bool = False
+
+
+def look(task: tasks.Task, network: nn.Module, batch: Mapping[str, Tensor], view: View) -> dict[str, Any]:
+    """`logits` [Q, V], `hidden` [Q, W] and `layers`: per number of the view a dict of `features` [Q, W] (or a map
+    [B, C, h, w]), `maps` (attention [B, N, S, S], or that map) and `projections`.
+    """
+    if not view.numbers:
+        logits_QV, hidden_QW = task.scored(network, batch)
+        return {"logits": logits_QV, "hidden": hidden_QW, "layers": []}
+    assert isinstance(task, tasks.Layered)
+    with layers.captured(task.blocks(network), view.numbers, view.attention) as seen:
+        logits_QV, hidden_QW = task.scored(network, batch)
+    shown = []
+    for own in seen:
+        features = task.at_positions(own.states[-1], batch)
+        one = {"features": features, "maps": features if features.dim() == 4 else None, "projections": None}
+        if view.attention:
+            one |= _attention(network, own.projections, batch, view.heads)
+        shown.append(one)
+    return {"logits": logits_QV, "hidden": hidden_QW, "layers": shown}
+
+
+def _attention(
+    network: Any, projections: Mapping[str, Tensor], batch: Mapping[str, Tensor], heads: Sequence[int]
+) -> dict[str, Any]:
+    """Attention maps [B, N, S, S] and projections {query, key, value: [B, S, W]} of the chosen heads; padding 0."""
+    count, mask_BS = network.config.num_attention_heads, batch["attention_mask"].bool()
+    own = dict(projections)
+    if heads:
+        keep = torch.tensor(heads, device=mask_BS.device)
+        own = {name: x.view(*mask_BS.shape, count, -1).index_select(2, keep).flatten(2) for name, x in own.items()}
+        count = len(heads)
+    maps_BNSS = layers.attention(own, count, mask_BS) * mask_BS[:, None, :, None]
+    return {"maps": maps_BNSS, "projections": own}
+
+
+class Distiller(nn.Module):
+    """A network and the adapters that lift its features to the teacher's width; the network alone is saved."""
+
+    def __init__(
+        self, task: tasks.Task, network: nn.Module, adapters: Sequence[nn.Module], view: View | None = None
+    ) -> None:
+        super().__init__()
+        self.task, self.network, self.adapters = task, network, nn.ModuleList(adapters)
+        self.view = view or View()
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What `look` gives; `adapted`: of the last state, or of every layer, [Q, H] each, [] without adapters;
+        `masked`: logits [M, V] and tokens [M], or None."""
+        shown = look(self.task, self.network, batch, self.view)
+        features = [one["features"] for one in shown["layers"]] if self.view.numbers else [shown["hidden"]]
+        lifted = zip(self.adapters, features, strict=True) if len(self.adapters) else ()
+        masked = self.task.masked(self.network, batch) if self._masks(self.task) else None
+        return shown | {"adapted": [adapter(own) for adapter, own in lifted], "masked": masked}
+
+    def _masks(self, task: tasks.Task) -> TypeGuard[tasks.Masking]:
+        return self.view.masked
