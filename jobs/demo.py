@@ -21,6 +21,7 @@ from cluster.errors import StepFailed
 from cluster.recipe import Recipe
 from cluster.store import Store
 from jobs import export, fit, promote, tasks
+from jobs.data import items
 from serving import api
 
 TIMEOUT_S = 30.0
@@ -65,15 +66,16 @@ def _served(recipe: Recipe, store: Store) -> Iterator[str]:
 
 def _questions(recipe: Recipe) -> list[dict[str, Any]]:
     """Rows of the test split, spread evenly over it (the rows of a file may be sorted by class)."""
-    table = tasks.of(recipe).requests("test").select(["prompt", "images", "label_name"])
+    table = tasks.of(recipe).requests("test").select([*items.COLUMNS, "label_name"])
     chosen = np.unique(np.linspace(0, len(table) - 1, min(recipe.serving.demo_requests, len(table))).astype(int))
     return list(table.take(chosen).to_pylist())
 
 
 def _asked(url: str, row: Mapping[str, Any], delay_ms: int = 0) -> dict[str, Any]:
     """One request as any client would send it, and how long it took at the client (ms)."""
-    images = [base64.b64encode(image).decode() for image in row["images"] or []]
-    body = json.dumps({"text": row["prompt"], "images": images}).encode()
+    asked = {name: _encoded(value) for name, value in items.item_of(row).items()}
+    # Over HTTP a video is called what it is.
+    body = json.dumps({"video" if name == "frames" else name: value for name, value in asked.items()}).encode()
     headers = {"content-type": "application/json"} | ({api.DELAY_HEADER: str(delay_ms)} if delay_ms else {})
     request = urllib.request.Request(f"{url}/v1/predict", body, headers)
     opener = urllib.request.build_opener(
@@ -91,12 +93,19 @@ def _asked(url: str, row: Mapping[str, Any], delay_ms: int = 0) -> dict[str, Any
     told = {name: reply[name] for name in ("model", "version", "fell_back", "reason")}
     return {
         "question": row["prompt"],
-        "pictures": len(images),
+        "pictures": len(asked["images"]),
         "answer": reply["text"],
         "truth": row["label_name"],
         "latency_ms": took,
         **told,
     }
+
+
+def _encoded(value: Any) -> Any:
+    """Bytes as base64 text, alone or in a list; what is no bytes as it is."""
+    if isinstance(value, list):
+        return [_encoded(one) for one in value]
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
 def _delay_ms(recipe: Recipe) -> int:

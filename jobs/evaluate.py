@@ -22,7 +22,7 @@ from cluster.recipe import Recipe
 from cluster.store import Artifact
 from jobs import curate, distill, export, fit, generate, tasks
 from jobs.after import page
-from jobs.measure import bootstrap, exam, gates, latency, metrics
+from jobs.measure import bootstrap, exam, forgetting, gates, latency, metrics, next_tokens, ranking
 from jobs.measure.contenders import Contender, ask_all
 from jobs.measure.exam import Exam
 from jobs.step import Step, Work, run_name
@@ -42,7 +42,11 @@ def body(work: Work) -> None:
     models: dict[str, Path] = {
         kind: folders[kind] / "hf" for kind in ("teacher", "student", "control") if kind in folders
     }
-    asked = ask_all(rows, models, folders["bundle"], samples, recipe.task)
+    if recipe.task == "text_generation":
+        asked, measured = next_tokens.examine(recipe, rows, models, folders["bundle"], folders["student"])
+    else:
+        asked = ask_all(rows, models, folders["bundle"], samples, recipe.task)
+        measured = _measured(recipe, rows, asked, folders)
     report = {
         "run": run_name(recipe),
         "recipe": {
@@ -52,8 +56,9 @@ def body(work: Work) -> None:
         },
         "commit": session.commit(),
         "rows": len(rows),
-        **_measured(recipe, rows, asked, folders),
+        **measured,
         **_history(folders, artifacts),
+        **forgetting.measure(recipe, work.store, folders["bundle"]),
     }
     report["gates"] = gates.judge(report, recipe.evaluate.gates, recipe.distill.control)
     report["artifacts"] = {kind: artifact.id for kind, artifact in artifacts.items()} | {"report": work.draft.id}
@@ -90,6 +95,8 @@ def _measured(
     timed = latency.interleaved(engines, latency.chosen(rows.items, section.latency_requests, recipe.seed), recipe.seed)
     right = {name: metrics.right(rows, one.texts) for name, one in asked.items()}
     score = {name: metrics.score(rows, one.texts, asked["teacher"].texts, recipe.task) for name, one in asked.items()}
+    if recipe.task == "retrieval":
+        score = {name: own | ranking.measured(rows.truth, asked[name].answers) for name, own in score.items()}
     student, int8, teacher = asked["student"], asked["student_int8"], asked["teacher"]
     before, after = score["student"][primary], score["student_int8"][primary]
     unmerged = json.loads((folders["student"] / "unmerged.json").read_text())["kv_bytes_per_token"]
@@ -140,7 +147,7 @@ def logit_error(bundle: Path, items: Sequence[Mapping[str, Any]]) -> float:
 
 def _history(folders: Mapping[str, Path], artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
     """What happened on the way: stages of the student (and of teacher and control), curation, rows set aside."""
-    keys = ("name", "epochs", "seconds", "shares", "before", "after")
+    keys = ("name", "epochs", "seconds", "shares", "before", "after", "steps", "stopped", "kept", "layers")
     told = {
         kind: [{key: stage[key] for key in keys} for stage in progress["stages"]]
         for kind, progress in _progress(folders).items()

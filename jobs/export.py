@@ -17,18 +17,28 @@ from typing import Any
 import numpy as np
 
 from cluster.canonical import file_digest
-from cluster.errors import StepFailed
+from cluster.errors import RecipeError, StepFailed
 from cluster.recipe import Recipe
 from jobs import distill, fit, tasks
-from jobs.quantize import SCHEMES
+from jobs.data.items import COLUMNS, item_of
+from jobs.quantize import SCHEMES, static
 from jobs.quantize.invariance import batch_invariant
 from jobs.step import Step, Work
 from serving import teachers
-from serving.bundle import pictures, predict
+from serving.bundle import answer, image_classes, pictures, predict, texts
 
+STATIC, CALIBRATION_ROWS = "static", 512
 ROWS = 128  # validation rows that the exported graphs are checked on
+TEXT_ROWS = 16  # of a language model: every token of a row is compared, over the whole vocabulary
 DIFFERENCE_MAX = 1e-4  # float32 ONNX against torch, per unit of the largest logit; correct looks like 4e-6 to 8e-6
 ROWS_OFF_MAX = 0.02  # a router at a tie may flip on a last bit, and that row's logits jump
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse a scheme that the task's graphs do not take, before Ray starts. Raises RecipeError."""
+    if recipe.export.scheme == STATIC and recipe.task != "image_classification":
+        what = f"export.scheme: static is for convolutions, not for {recipe.task}"
+        raise RecipeError(what, got=STATIC, expected=", ".join(SCHEMES))
 
 
 def body(work: Work) -> None:
@@ -37,7 +47,8 @@ def body(work: Work) -> None:
     Raises StepFailed when a graph does not do what torch does.
     """
     recipe, out = work.recipe, work.draft.path
-    items = check_items(tasks.of(recipe).requests("validation").select(["prompt", "images"]).to_pylist(), ROWS)
+    count = TEXT_ROWS if recipe.task == "text_generation" else ROWS
+    items = check_items(tasks.of(recipe).requests("validation").select([*COLUMNS]).to_pylist(), count)
     differences = {}
     for name, kind in (("float32", "student"), ("teacher", "teacher")):
         model = work.parents[kind].path() / "hf"
@@ -64,21 +75,21 @@ def body(work: Work) -> None:
 def check_items(rows: Sequence[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
     """`count` requests as `predict` takes them, spread evenly over the rows."""
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))
-    return [{"text": rows[row]["prompt"], "images": rows[row]["images"] or []} for row in chosen]
+    return [item_of(rows[row]) for row in chosen]
 
 
 def export(model: Path, folder: Path, opset: int) -> dict[str, Any]:
     """Write a model folder's float32 graphs and tokenizer into `folder` (made); returns what describes them so far."""
     folder.mkdir(parents=True)
     spec: dict[str, Any] = json.loads((model / "task.json").read_text())
-    shutil.copyfile(model / "tokenizer.json", folder / "tokenizer.json")
+    _copy_tokenizer(model, folder)
     return spec | GRAPHS[spec["task"]](model, folder, spec, opset)
 
 
 def _visual_qa(model: Path, folder: Path, spec: Mapping[str, Any], opset: int) -> dict[str, int]:
     from serving.models import omni, omni_export
 
-    return omni_export.export(omni.load(model), folder, pictures.Picture(**spec["picture"]), opset)
+    return omni_export.export(omni.load(model), folder, pictures.Media.of(spec), opset)
 
 
 def _text_classification(model: Path, folder: Path, spec: Mapping[str, Any], opset: int) -> dict[str, int]:
@@ -88,17 +99,64 @@ def _text_classification(model: Path, folder: Path, spec: Mapping[str, Any], ops
     return {}
 
 
-GRAPHS = {"visual_qa": _visual_qa, "text_classification": _text_classification}
+def _text_generation(model: Path, folder: Path, spec: Mapping[str, Any], opset: int) -> dict[str, int]:
+    from serving.models import decoder, decoder_graph
+
+    return decoder_graph.export(decoder.load(model), folder, opset)
+
+
+def _image_classification(model: Path, folder: Path, spec: Mapping[str, Any], opset: int) -> dict[str, int]:
+    from serving.models import image_nets
+
+    image_nets.export(image_nets.load(model), folder, opset)
+    return {}
+
+
+def _retrieval(model: Path, folder: Path, spec: Mapping[str, Any], opset: int) -> dict[str, int]:
+    from serving.models import dual_encoder
+
+    tokenizer = answer.read_tokenizer(model)
+    entries = [texts.encode_text({"text": entry}, tokenizer, spec) for entry in spec["entries"]]
+    dual_encoder.export(dual_encoder.load(model), folder, entries, opset)
+    return {}
+
+
+GRAPHS = {
+    "retrieval": _retrieval,
+    "visual_qa": _visual_qa,
+    "text_generation": _text_generation,
+    "text_classification": _text_classification,
+    "image_classification": _image_classification,
+}
+
+
+def _copy_tokenizer(source: Path, target: Path) -> None:
+    """The tokenizer, where the task has one."""
+    if (source / "tokenizer.json").is_file():
+        shutil.copyfile(source / "tokenizer.json", target / "tokenizer.json")
 
 
 def quantize(source: Path, target: Path, recipe: Recipe) -> None:
     """INT8 graphs of a float32 bundle, with its tokenizer and the code that answers."""
     for graph in sorted(source.glob("*.onnx")):
-        SCHEMES[recipe.export.scheme](graph, target / graph.name, recipe.export.block_size)
-    shutil.copyfile(source / "tokenizer.json", target / "tokenizer.json")
+        if recipe.export.scheme == STATIC:
+            static.quantize(graph, target / graph.name, calibration(recipe, source))
+        else:
+            SCHEMES[recipe.export.scheme](graph, target / graph.name, recipe.export.block_size)
+    _copy_tokenizer(source, target)
+    for table in sorted(source.glob("*.npy")):  # vectors of what a retriever ranks: the float student's
+        shutil.copyfile(table, target / table.name)
     for name, file in code().items():
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target / name)
+
+
+def calibration(recipe: Recipe, bundle: Path) -> list[dict[str, np.ndarray]]:
+    """Feeds of a float32 bundle's graph for scheme `static`: training pictures and views, spread over the set."""
+    rows = tasks.of(recipe).requests("train").select([*COLUMNS]).to_pylist()
+    frame = image_classes.Frame(**json.loads((bundle / "bundle.json").read_text())["picture"])
+    items = check_items(rows, CALIBRATION_ROWS)
+    return [{"pixels": image_classes.values(image_classes.picture_of(item, frame)[None])} for item in items]
 
 
 def code() -> dict[str, Path]:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 from cluster.recipe import Recipe
 from jobs import tasks
+from jobs.before import continued
 from jobs.step import Step, Work
 from jobs.training.run import Arm, train_arm
 from serving import teachers
 
 
 def body(work: Work) -> None:
-    """Train the teacher from its recipe's weights (or a seeded start) and write `hf/` and `history.json`."""
+    """Train the teacher from its recipe's weights (or a seeded start) and write `hf/` and `history.json`.
+
+    A run that continues another one takes its teacher as it is.
+    """
     recipe, section = work.recipe, work.recipe.fit
+    earlier = continued.find(recipe, work.store)
+    if earlier is not None:
+        shutil.copytree(earlier.folder("teacher"), work.draft.path / "hf")
+        work.draft.note(fitted=False, teacher_of=earlier.run)
+        return
     task = tasks.of(recipe)
     if recipe.teacher.architecture in teachers.KINDS:
         teachers.write_folder(recipe.teacher, work.draft.path / "hf", **task.framing())
@@ -28,13 +38,15 @@ def body(work: Work) -> None:
         initial.rename(work.draft.path / "hf")
         work.draft.note(fitted=False)
         return
-    arm = Arm("fit", initial, task.fit_columns(), section, tuple(section.stages))
-    trained = train_arm(recipe, arm, work.draft.scratch, work.draft.path)
+    arm = Arm("fit", initial, task.fit_columns(), section, section.active)
+    trained = train_arm(work, arm)
     work.draft.note(fitted=True, validation=trained.progress["stages"][-1]["after"])
 
 
 def _data(recipe: Recipe) -> dict[str, Any]:
-    return {"rows": tasks.of(recipe).data_identity()}
+    rows = {"rows": tasks.of(recipe).data_identity()}
+    wanted = recipe.distill.continue_from
+    return rows if wanted is None else rows | {"continue_from": wanted}
 
 
 STEP = Step("fit", "teacher", 1, ("task", "seed", "data", "teacher", "fit"), (), body, _data)

@@ -7,6 +7,7 @@ that the same teacher gave before are taken over; rounds ask for what the rounds
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -150,6 +151,9 @@ def answer_all(
 
     `opening` says how the teacher's folder is opened.
     """
+    if teachers.drives_ray(model):
+        own = (str(model), section, str(scratch / TALLY), opening)
+        return answer_here(requests, section, scratch, lambda: answerer(*own))
     import ray.data
     from ray.data.checkpoint import CheckpointConfig
 
@@ -176,6 +180,17 @@ def answer_all(
         answers.write_parquet(str(scratch / ANSWERS), mode=ray.data.SaveMode.APPEND)
     finally:
         context.checkpoint_config = None
+
+
+def answer_here(requests: Path, section: GenerateSection, scratch: Path, open_answerer: Callable[[], Answerer]) -> None:
+    """The same in this process, for a teacher that starts Ray pipelines of its own: `generate.blocks` parts one after
+    the other, each written whole; a resume asks for the parts that are not there."""
+    table, opened = pq.read_table(requests), functools.cache(open_answerer)
+    rows = -(-len(table) // section.blocks)
+    for start in range(0, len(table), rows):
+        part = scratch / ANSWERS / f"part-{start:09d}.parquet"
+        part.parent.mkdir(exist_ok=True)
+        _kept(part, lambda start=start: opened()(table.slice(start, rows)))  # type: ignore[misc]
 
 
 def _kept(path: Path, make: Callable[[], pa.Table]) -> pa.Table:

@@ -14,9 +14,11 @@ from cluster.errors import RecipeError, ResourceError
 from cluster.recipe import Recipe
 from cluster.store import Artifact, Store
 from jobs import curate, distill, evaluate, export, fit, generate, promote, tasks
-from jobs.before import licences, sheets
+from jobs.before import continued, licences, sheets
 from jobs.step import Step, run_name
-from jobs.training import losses
+from jobs.training import checks as training_checks
+from jobs.training import students
+from jobs.training.stages import check as stage_check
 from serving import teachers
 
 # One verb, one file, one command; the steps of a verb do not read each other and run at the same time.
@@ -48,16 +50,18 @@ def check(recipe: Recipe, store: Store) -> None:
     Raises InputError: unknown losses or filters, data that is missing or does not fit, too little disk.
     """
     for where, section in (("fit", recipe.fit), ("distill", recipe.distill)):
-        for index, stage in enumerate(section.stages):
-            terms = f"{where}.stages.{index}.losses"
-            losses.check(stage.losses, terms, losses.absent(recipe, where, stage))
+        stage_check.check(recipe, where, section)
     curate.check(recipe)
     generate.check(recipe)
+    export.check(recipe)
     if recipe.fit.enabled and recipe.teacher.architecture in teachers.KINDS:
         got = recipe.teacher.architecture
         raise RecipeError("fit.enabled: this teacher cannot be fitted", got=got, expected="fit.enabled=false")
     teachers.check(recipe.teacher)
+    students.check(recipe)
     tasks.of(recipe).check()
+    training_checks.check(recipe)
+    continued.check(recipe, store)
     sheets.check(recipe)
     for warning in licences.warnings(recipe):
         logging.getLogger(__name__).warning(warning)

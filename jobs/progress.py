@@ -88,10 +88,15 @@ class Progress:
 
 
 def _line(path: Path) -> str:
-    """One training's `{"stage", "step", "steps", "loss"}` as text; empty when it is being replaced right now."""
+    """One training's `{"stage", "step", "steps", "loss", "terms"}` as text; empty when it is being replaced right now.
+
+    Several terms are each shown with their value and their realised share of the gradient's loss.
+    """
     try:
         seen: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError):
         return ""
+    terms = [f"{name} {value:.3f} {share:.0%}" for name, (value, share) in seen["terms"].items()]
+    told = f" ({', '.join(terms)})" if len(terms) > 1 else ""
     loss = "" if seen["loss"] is None else f", loss {seen['loss']:.3f}"
-    return f"{path.stem}: {seen['stage']} {seen['step']}/{seen['steps']}{loss}"
+    return f"{path.stem}: {seen['stage']} {seen['step']}/{seen['steps']}{loss}{told}"

@@ -120,6 +120,9 @@ def _log_to(console: Console) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     for name in OURS:
         logging.getLogger(name).setLevel(logging.INFO)
+    # transformers imports it wherever it is installed, and it lists the GPU kernels that cannot be loaded.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     # Said of every thread that is not the main one; signals are ours here.
     logging.getLogger("ray._private.worker").addFilter(lambda record: "SIGTERM handler is not set" not in record.msg)
 

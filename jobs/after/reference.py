@@ -1,7 +1,7 @@
 """Writes what people read about knobs, steps, commands and exit codes from the code that has them.
 
-`python -m jobs.after.reference` (make docs) rewrites `docs/recipes.md` and the marked blocks of `README.md`;
-tests/test_readme.py fails when they differ.
+`python -m jobs.after.reference` (make docs) rewrites `docs/recipes.md`, `docs/claims.md` and the marked blocks of
+`README.md`; tests/test_readme.py fails when they differ.
 """
 
 from __future__ import annotations
@@ -9,38 +9,26 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import types
-import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pydantic
-from pydantic_core import PydanticUndefined
-
 from cluster import errors
-from cluster.recipe import Recipe, Term
-from cluster.recipe.base import Section
-from jobs.after import wording
+from cluster.recipe import known_recipes, load
+from jobs.after import claims, knobs, wording
+from jobs.after.markdown import table
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-RECIPES_HEAD = """\
-# Recipe reference
-
-Written by `make docs` from the pydantic models; do not edit.
-
-A recipe is YAML, in `jobs/recipes/` or anywhere; `extends: NAME` lays it over another one, `--set a.b=c` over both.
-Unknown keys are refused. Where the default is `-`, the recipe has to say it; `N` is the index of a list's item.
-"""
 HEADLINE = ("exact_match", "accuracy", "one_picture", "two_pictures", "macro_f1")
-ITEM = ".N"  # an item of a list, as in --set distill.stages.0.epochs=3
 
 
 def documents() -> dict[Path, str]:
     """Every generated file with the content that it should have now."""
     readme = ROOT / "README.md"
-    return {readme: filled(readme.read_text(encoding="utf-8")), ROOT / "docs" / "recipes.md": recipes()}
+    docs = ROOT / "docs"
+    pages = {docs / "recipes.md": knobs.page(), docs / "claims.md": claims.page(docs)}
+    return {readme: filled(readme.read_text(encoding="utf-8")), **pages}
 
 
 def filled(text: str) -> str:
@@ -68,7 +56,7 @@ def steps() -> str:
             ", ".join(sections),
         )
         rows.append(cells)
-    return _table(("step", "does", "writes", "reads", "decided by"), [(f"`{verb}`", *rest) for verb, *rest in rows])
+    return table(("step", "does", "writes", "reads", "decided by"), [(f"`{verb}`", *rest) for verb, *rest in rows])
 
 
 def commands() -> str:
@@ -86,9 +74,13 @@ def commands() -> str:
                 argument.name.upper() for argument in command.params if argument.param_type_name == "argument"
             )
             rows.append(
-                (f"`python -m {module} {name}{' ' * bool(arguments)}{arguments}`", command.help, _spelled(options))
+                (
+                    f"`python -m {module} {name}{' ' * bool(arguments)}{arguments}`",
+                    command.help,
+                    _spelled(options),
+                )
             )
-    return _table(("command", "does", "options"), rows)
+    return table(("command", "does", "options"), rows)
 
 
 def applied(app: Any) -> Mapping[str, Any]:
@@ -115,7 +107,7 @@ def exit_codes() -> str:
         3: "a gate failed; the report is written first",
     }
     cells = [(str(code), means[code], ", ".join(names) if code else "") for code, names in sorted(rows.items())]
-    return _table(
+    return table(
         ("exit code", "means", "errors"), [*cells, ("130, 143", "ended by Ctrl-C or SIGTERM; what is done is kept", "")]
     )
 
@@ -129,7 +121,7 @@ def measured() -> str:
     names = [name for name in report["models"]["teacher"]["metrics"] if name in HEADLINE]
     rows = [(wording.MODELS[name], *_headline(model, names)) for name, model in report["models"].items()]
     head = ("", *map(wording.metric, names), "parameters", "bytes", "KV bytes per token", "p50", "p95")
-    return "\n" + _table(head, rows) + "\n" + _told(report) + "\n\n"
+    return "\n" + table(head, rows) + "\n" + _told(report) + "\n\n"
 
 
 def _told(report: Mapping[str, Any]) -> str:
@@ -159,115 +151,28 @@ def _headline(model: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     ]
 
 
+def presets() -> str:
+    """Table of the recipes that come along."""
+    rows = [(name, load(name)) for name in known_recipes()]
+    cells = [(f"`{name}`", f"`{one.task}`", one.description) for name, one in rows]
+    return table(("recipe", "task", "what it is"), cells)
+
+
 def targets() -> str:
     """Table of the Makefile's targets."""
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     found = re.findall(r"^([a-z-]+):.*?## (.+)$", text, re.MULTILINE)
-    return _table(("target", "does"), [(f"`make {name}`", does) for name, does in found])
-
-
-def recipes() -> str:
-    """The whole of docs/recipes.md: one table per section, in the order of the recipe, then the terms' own knobs."""
-    lines = [RECIPES_HEAD]
-    places: dict[type[pydantic.BaseModel], list[str]] = {}
-    for path, section in _sections("", Recipe):
-        places.setdefault(section, []).append(f"`{path}`" if path else "Top level")
-    for section, paths in places.items():
-        lines += [f"## {', '.join(paths)}", "", *_knobs(section)]
-    for title, section in _params():
-        lines += [f"## {title}", "", *_knobs(section)]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _params() -> Iterator[tuple[str, type[Section]]]:
-    """The sections that `params` and `views` are checked by, each under a readable title."""
-    from jobs.data.filters import FILTERS
-    from jobs.data.variants import Views as TextViews
-    from jobs.tasks import text_classification, visual_qa
-    from jobs.training.losses import LOSSES
-    from jobs.training.weighting import RULES
-    from serving.models.encoder import EncoderParams
-    from serving.models.omni import OmniParams
-    from serving.teachers.causal import CausalParams
-    from serving.teachers.endpoint import OpenAIParams
-    from serving.teachers.vllm import VllmParams
-
-    yield from ((f"`params` of loss `{name}`", loss.params) for name, loss in LOSSES.items())
-    yield from ((f"`params` of focus rule `{name}`", rule.params) for name, rule in RULES.items())
-    yield from ((f"`params` of filter `{name}`", one.params) for name, one in FILTERS.items())
-    yield "`params` of architecture `omni_moe`", OmniParams
-    yield "`params` of architecture `encoder`", EncoderParams
-    yield "`params` of architecture `causal_lm`", CausalParams
-    yield "`params` of architecture `openai`", OpenAIParams
-    yield "`params` of architecture `vllm`", VllmParams
-    yield "`data.params` of task `visual_qa`", visual_qa.Questions
-    yield "`fit.views` and `generate.views` of task `visual_qa`", visual_qa.Views
-    yield "`data.params` of task `text_classification`", text_classification.Texts
-    yield "`generate.views` of task `text_classification`", TextViews
-
-
-def _sections(path: str, section: type[pydantic.BaseModel]) -> Iterator[tuple[str, type[pydantic.BaseModel]]]:
-    yield path, section
-    for name, field in section.model_fields.items():
-        below = _section(field.annotation)
-        if below is not None and below is not Term:
-            is_list = typing.get_origin(field.annotation) is list
-            yield from _sections(f"{path}.{name}".lstrip(".") + ITEM * is_list, below)
-
-
-def _section(annotation: Any) -> type[pydantic.BaseModel] | None:
-    """The section that a field holds, alone or in a list."""
-    for part in (annotation, *typing.get_args(annotation)):
-        if isinstance(part, type) and issubclass(part, pydantic.BaseModel):
-            return part
-    return None
-
-
-def _knobs(section: type[pydantic.BaseModel]) -> list[str]:
-    rows = []
-    for name, field in section.model_fields.items():
-        default = "-" if field.is_required() else _default(field.get_default(call_default_factory=True))
-        rows.append((f"`{name}`", _type(field.annotation), default, field.description or ""))
-    about = " ".join((section.__doc__ or "").split())
-    table = _table(("knob", "type", "default", "what"), rows) if rows else "No knobs.\n"
-    return [about, "", *table.splitlines(), ""]
-
-
-def _default(value: Any) -> str:
-    if isinstance(value, pydantic.BaseModel):
-        return "see below"
-    if value is None or value is PydanticUndefined:
-        return "null"
-    return f"`{str(value).lower()}`" if isinstance(value, bool) else f"`{value!r}`"
-
-
-def _type(annotation: Any) -> str:
-    """A type as a reader of YAML would call it."""
-    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
-    if annotation is types.NoneType:
-        return "null"
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_type(part) for part in parts)
-    if origin is typing.Literal:
-        return " or ".join(f"`{part}`" for part in parts)
-    if origin is list:
-        return f"list of {_type(parts[0])}"
-    if origin is dict:
-        return "mapping"
-    names = {str: "text", int: "integer", float: "number", bool: "true or false"}
-    return names.get(annotation, "section" if _section(annotation) else "anything")
+    return table(("target", "does"), [(f"`make {name}`", does) for name, does in found])
 
 
 def _spelled(options: list[Any]) -> str:
     return " ".join(f"`{option.opts[0]}`" for option in options)
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
-
-
-BLOCKS = {"steps": steps, "commands": commands, "exit_codes": exit_codes, "targets": targets, "measured": measured}
+BLOCKS = {
+    "steps": steps, "commands": commands, "exit_codes": exit_codes, "targets": targets, "measured": measured,
+    "presets": presets,
+}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from cluster.recipe.explain import nearest
 from jobs.before import logs, pictures, privacy, seeds
 from jobs.before.seeds import SPLITS, Found, Seed, Shares
 from jobs.data import cells, readers, tabular
+from jobs.data import pictures as table_pictures
 from jobs.data.readers import DeadLetter
 
 if TYPE_CHECKING:
@@ -210,8 +211,7 @@ def _hashes(files: Sequence[str]) -> dict[str, str | None]:
 
 def _next(out: Path, rows: Sequence[Seed], validation: int) -> dict[str, str | None]:
     """`next`: the command that goes on from here, tried as far as reading its data; else null, and `needs` says why."""
-    if rows[0].image is not None:
-        return {"next": None, "needs": "a task that reads pictures of your own: this version has none yet"}
+    task = "text_classification" if rows[0].image is None else "image_classification"
     named = ["train", *(["validation"] if validation else []), "test"]
     values = {"source": "table"} | {split: str(out / f"{split}.parquet") for split in named}
     if all(row.label is None for row in rows):
@@ -219,15 +219,21 @@ def _next(out: Path, rows: Sequence[Seed], validation: int) -> dict[str, str | N
         answers = sum(row.response is not None for row in rows)
         few = f"{different} different answers in {answers} rows look like labels: --label response"
         hint = few if 1 < different <= FEW * answers else "--label COLUMN, or fill in the column `label`"
-        return {"next": None, "needs": f"labels: text_classification learns from labelled rows ({hint})"}
+        hint = hint if rows[0].image is None else "pictures in folders named by their label"
+        return {"next": None, "needs": f"labels: {task} learns from labelled rows ({hint})"}
     from cluster.recipe import DataSection
 
+    section = DataSection.parse(values)
     try:
-        tabular.read(DataSection.parse(values), seed=0)
+        if rows[0].image is None:
+            tabular.read(section, seed=0)
+        else:
+            table_pictures.rows(section, table_pictures.Pictures(), seed=0)
     except DataError as error:
         return {"next": None, "needs": str(error)}
     sets = " ".join(f"--set data.{split}={shlex.quote(values[split])}" for split in named)
-    return {"next": f"python -m jobs run text_classification {sets}", "needs": None}
+    source = "" if rows[0].image is None else "--set data.source=table "
+    return {"next": f"python -m jobs run {task} {source}{sets}", "needs": None}
 
 
 def _show(console: Console, summary: Mapping[str, Any]) -> None:

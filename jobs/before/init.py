@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from jobs.terminal import Terminal
 
 # Task -> the recipe it starts from. A task is here when it can learn from the user's own files.
-TASKS = {"text_classification": "text_classification"}
+TASKS = {"text_classification": "text_classification", "image_classification": "image_classification"}
+PICTURES = "image_classification"
 ENGINES = typing.get_args(ExportSection.model_fields["engine"].annotation)
 TERMS = ("true", "false", licences.UNKNOWN)
 MB = 1_000_000  # bytes, as on the label of a disk
@@ -45,7 +46,7 @@ class Question:
 
 QUESTIONS = (
     Question("task", "What shall the student do?", "text_classification", tuple(TASKS)),
-    Question("data", "Your labelled rows (a file, or the folder that `import` wrote)", None),
+    Question("data", "Your labelled rows (a file, a folder of pictures, or what `import` wrote)", None),
     Question("test", "Rows to test on (a file; nothing: a tenth of the data)", ""),
     Question("latency-ms", "Slowest answer you can accept, 95 of 100 at batch 1 (ms)", "100"),
     Question("memory-mb", "Largest model file (MB; nothing: the recipe's own limit)", ""),
@@ -151,12 +152,19 @@ def _files(answers: Mapping[str, str], path: Path) -> tuple[dict[str, Path], str
     if not data.is_file():
         near = nearest(data.name, [one.name for one in data.parent.iterdir()]) if data.parent.is_dir() else None
         hint = f"did you mean {data.parent / near}?" if near else None
+        if data.is_dir() and answers["task"] == PICTURES:
+            return _imported(answers, path)
         raise DataError("--data: no such file, and no folder that `import` wrote", got=str(data),
                         expected="a Parquet, CSV or JSONL file with text and label", hint=hint)  # fmt: skip
     if test:
         return {"train": data.resolve(), "test": Path(test).expanduser().resolve()}, None
+    return _imported(answers, path)
+
+
+def _imported(answers: Mapping[str, str], path: Path) -> tuple[dict[str, Path], str | None]:
+    """One file of rows, or a folder of pictures, imported into a folder beside the recipe; see `_files`."""
     folder = path.with_name(f"{path.stem}_data")
-    ingest.bring(ingest.Wanted([str(data)], str(folder)))
+    ingest.bring(ingest.Wanted([answers["data"]], str(folder)))
     return _files({**answers, "data": str(folder)}, path)[0], str(folder)
 
 
@@ -171,6 +179,7 @@ def text(answers: Mapping[str, str], files: Mapping[str, Path], path: Path) -> s
         _line(0, f"extends: {TASKS[answers['task']]}", ""),
         _line(0, f"name: {json.dumps(answers['name'])}", "what runs and reports are called"),
         "", "data:",
+        *([_line(2, "source: table", "pictures in a column `image`")] if answers["task"] == PICTURES else []),
         *[_line(2, f"{split}: {json.dumps(str(file))}", _rows(file)) for split, file in files.items()],
         *([] if "validation" in files else [_line(2, "validation: null", "a part of train, the same rows every time")]),
         _line(2, f"licence: {_or_null(answers['data-licence'])}", "travels in every manifest; null: not known"),

@@ -18,9 +18,10 @@ import pyarrow as pa
 from cluster import schema
 from cluster.recipe import GenerateSection, ModelSection
 from jobs.data import labels as forms
+from jobs.data.items import item_of
 from jobs.data.tally import Tally
 from jobs.tasks import soft_labels
-from serving.teachers import Failure, Reply, Sharing, Teacher, open_folder
+from serving.teachers import Failure, Reply, Sharing, Teacher, open_folder, show_layers
 
 log = logging.getLogger(__name__)
 LABELS = tuple(name for name in schema.COLUMNS["soft_labels"] if name != "sample_id")
@@ -69,6 +70,8 @@ class Answerer:
         torch.set_num_threads(1)
         sharing = Sharing(section.concurrency, opening.ledger)
         self.teacher: Teacher = open_folder(model, sharing=sharing, section=opening.section)
+        if section.hidden_layers:
+            show_layers(self.teacher, section.hidden_layers)
         self.section, self.tally = section, Tally(tally)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -78,9 +81,7 @@ class Answerer:
         groups: dict[float, list[Asked]] = {}
         for place, row in enumerate(rows):
             try:
-                prompt = self.teacher.prompt(
-                    {"text": row["prompt"], "images": row["images"] or (), "slice": row["slice"]}
-                )
+                prompt = self.teacher.prompt(item_of(row) | {"slice": row["slice"]})
             except ValueError as error:  # BundleError: this row cannot be read; every other row goes on
                 outcome[place] = _rejected(row["sample_id"], f"unreadable_{_reason(error)}", str(error), 1)
                 continue
@@ -143,7 +144,7 @@ class Answerer:
         if isinstance(reply, Failure):
             return _rejected(sample_id, reply.reason, reply.detail, answered.attempts)
         try:
-            keep_hidden = self.section.hidden_layer is not None
+            keep_hidden = bool(self.section.kept_layers)
             label = soft_labels.record(sample_id, reply, keep_hidden, self.section.labels, answered.packed)
         except ValueError as error:  # NaN out of the network: this row's answer is worth nothing
             return _rejected(sample_id, _reason(error), str(error), answered.attempts)

@@ -158,6 +158,8 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
         column, kind = column.cast(kind.value_type), kind.value_type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         column = column.cast(pa.large_string()).cast(pa.large_binary())
+    if pa.types.is_list(kind) and pa.types.is_integer(kind.value_type):  # sounds: a list of them would be 30 times that
+        return [one.values.to_numpy() if one.is_valid else None for one in column]
     return list(column.to_pylist())
 
 

@@ -46,7 +46,7 @@ def identity(teacher: Artifact, section: GenerateSection) -> dict[str, Any]:
         out[part] = digest(own)
     out["templates"] = templates.hashes(section.templates)
     out["schema"] = schema.SCHEMA_VERSION
-    out["labels"] = digest([section.labels.identity(), section.hidden_layer])
+    out["labels"] = digest([section.labels.identity(), section.hidden_layers or section.hidden_layer])
     return out
 
 

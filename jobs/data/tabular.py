@@ -1,4 +1,4 @@
-"""Labelled texts from the user's own files: classes, splits and the rows set aside; nothing in them depends on the set.
+"""Labelled rows of the user's own files: classes, splits and the rows set aside; nothing in them depends on the set.
 
 Classes come from the training file. A validation split is cut from it where none is given, the same rows every time.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,20 +29,30 @@ SHOWN = 5  # labels listed in a message
 
 @dataclass(frozen=True)
 class Rows:
-    """One split: texts, int64 class indices [R], and int64 row numbers in their file [R]."""
+    """One split: inputs (texts, or what `Inputs.of` makes), class indices and row numbers in their file, int64 [R]."""
 
-    texts: list[str]
+    inputs: list[Any]
     labels: np.ndarray
     numbers: np.ndarray
 
     def take(self, rows: np.ndarray) -> Rows:
         """The rows at these places, in this order."""
-        return Rows([self.texts[row] for row in rows], self.labels[rows], self.numbers[rows])
+        return Rows([self.inputs[row] for row in rows], self.labels[rows], self.numbers[rows])
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a row's input is made of: `required` columns (recipe key -> name), `optional` ones, and `of`, from a row's
+    values by column to the input. `of` raises CellError for a row to be set aside."""
+
+    required: Mapping[str, str]
+    optional: Sequence[str]
+    of: Callable[[Mapping[str, Any]], Any]
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A recipe's rows: class names in order of their index, the three splits, training texts that have no label (their
+    """A recipe's rows: class names in order of their index, the three splits, training rows that have no label (their
     class index is -1), and what was set aside in any file."""
 
     classes: tuple[str, ...]
@@ -52,14 +63,14 @@ class Labelled:
 
 @dataclass(frozen=True)
 class _Clean:
-    """Rows of one file with both text and label: label keys are text whatever the file's type was. `loose` are the
-    texts and numbers of training rows without a label."""
+    """Rows of one file with both input and label: label keys are text whatever the file's type was. `loose` are the
+    inputs and numbers of training rows without a label."""
 
-    texts: list[str]
+    inputs: list[Any]
     keys: list[str]
     names: list[str | None] | None
     numbers: list[int]
-    loose: list[tuple[str, int]]
+    loose: list[tuple[Any, int]]
 
 
 def files(section: DataSection) -> dict[str, Path]:
@@ -92,13 +103,18 @@ def _digest(path: str, mtime_ns: int, size: int) -> str:
     return file_digest(Path(path))
 
 
-def read(section: DataSection, seed: int) -> Labelled:
-    """Classes, splits and dead letters of a recipe's files; deterministic in `seed`.
+def texts(section: DataSection) -> Inputs:
+    """The recipe's text column."""
+    return Inputs({"text_column": section.text_column}, (), lambda row: cells.text_of(row[section.text_column]))
+
+
+def read(section: DataSection, seed: int, inputs: Inputs | None = None) -> Labelled:
+    """Classes, splits and dead letters of a recipe's files, of texts or of other `inputs`; deterministic in `seed`.
 
     Raises DataError: a file that cannot be read or holds no usable row, fewer than two classes, a test or validation
     label that training does not know, the same file for training and test, or no row left for validation.
     """
-    paths, dead = files(section), []
+    paths, dead, inputs = files(section), [], inputs or texts(section)
     hashes = identity(section)
     if hashes["train"] == hashes["test"]:
         raise DataError(
@@ -106,7 +122,7 @@ def read(section: DataSection, seed: int) -> Labelled:
         )
     clean = {}
     for split, path in paths.items():
-        clean[split], letters = _clean(path, section, split == "train")
+        clean[split], letters = _clean(path, section, inputs, split == "train")
         dead += letters
     names = _names(clean["train"], section, paths["train"])
     keys = _kept(names, section)
@@ -114,7 +130,7 @@ def read(section: DataSection, seed: int) -> Labelled:
     for split, rows in clean.items():
         _refuse_unknown(rows, names, paths[split])
         splits[split] = _rows(rows, keys)
-        if not splits[split].texts:
+        if not splits[split].inputs:
             raise DataError(
                 f"{paths[split]} has no row of the classes kept", got="0 rows", expected="data.classes that it holds"
             )
@@ -128,8 +144,17 @@ def read(section: DataSection, seed: int) -> Labelled:
             "too few classes to learn", got=f"{present} in {paths['train']}", expected="rows of at least 2 labels"
         )
     loose = [] if section.classes is not None else clean["train"].loose[: section.max_rows]  # of which class, who knows
-    unlabelled = Rows([text for text, _ in loose], np.full(len(loose), -1), np.array([n for _, n in loose], np.int64))
+    unlabelled = Rows([own for own, _ in loose], np.full(len(loose), -1), np.array([n for _, n in loose], np.int64))
     return Labelled(tuple(names[key] for key in keys), splits, unlabelled, tuple(dead))
+
+
+def dead_letters(rows: Labelled) -> list[dict[str, Any]]:
+    """Rows of the user's files that were set aside, as rows of the dead-letter table (`cluster.schema`)."""
+    return [
+        {"sample_id": f"row:{one.row}", "step": "read", "reason": one.reason, "detail": f"{one.file}: {one.detail}",
+         "attempts": 1}
+        for one in rows.dead
+    ]  # fmt: skip
 
 
 def cut(rows: Rows, share: float, seed: int) -> dict[str, Rows]:
@@ -141,16 +166,16 @@ def cut(rows: Rows, share: float, seed: int) -> dict[str, Rows]:
     counts = np.bincount(rows.labels)[rows.labels]
     spare = np.flatnonzero(place < counts - 1)
     if not len(spare):
-        raise DataError("too few rows to cut a validation part from", got=f"{len(rows.texts)} rows, one per label",
+        raise DataError("too few rows to cut a validation part from", got=f"{len(rows.inputs)} rows, one per label",
                         expected="two rows of some label", hint="give data.validation=FILE")  # fmt: skip
-    wanted = max(1, round(share * len(rows.texts)))
+    wanted = max(1, round(share * len(rows.inputs)))
     chosen = np.sort(spare[np.argsort(place[spare] / counts[spare], kind="stable")][:wanted])
-    return {"train": rows.take(np.setdiff1d(np.arange(len(rows.texts)), chosen)), "validation": rows.take(chosen)}
+    return {"train": rows.take(np.setdiff1d(np.arange(len(rows.inputs)), chosen)), "validation": rows.take(chosen)}
 
 
 def _limit(rows: Rows, count: int, seed: int) -> Rows:
     """At most `count` rows, every class in its share."""
-    if len(rows.texts) <= count:
+    if len(rows.inputs) <= count:
         return rows
     place = _places(rows.labels, seed + 1)
     return rows.take(np.sort(np.argsort(place / np.bincount(rows.labels)[rows.labels], kind="stable")[:count]))
@@ -167,36 +192,35 @@ def _places(labels_R: np.ndarray, seed: int) -> np.ndarray:
     return out
 
 
-def _clean(path: Path, section: DataSection, train: bool) -> tuple[_Clean, list[DeadLetter]]:
-    """Rows of a file that have a text and a label (in training the label may be missing), and those that have not.
+def _clean(path: Path, section: DataSection, inputs: Inputs, train: bool) -> tuple[_Clean, list[DeadLetter]]:
+    """Rows of a file that have an input and a label (in training the label may be missing), and those that have not.
 
     Raises DataError when no row has both.
     """
-    required = {"text_column": section.text_column, "label_column": section.label_column}
+    required = {**inputs.required, "label_column": section.label_column}
     name_column = section.label_name_column or NAME_COLUMN
     if train and section.label_name_column is not None:
         required["label_name_column"] = section.label_name_column
-    raw = readers.read(path, required, [name_column] if train else [])
-    texts, labels = raw.columns[section.text_column], raw.columns[section.label_column]
+    raw = readers.read(path, required, [*inputs.optional, *([name_column] if train else [])])
     dead, good, keys, kept, loose = list(raw.dead), [], [], [], []
-    for place, (number, text, label) in enumerate(zip(raw.numbers, texts, labels, strict=True)):
+    for place, number in enumerate(raw.numbers):
+        row = {name: column[place] for name, column in raw.columns.items()}
         try:
-            good_text = cells.text_of(text)
-            if train and cells.is_null(label):
-                loose.append((good_text, number))
+            own = inputs.of(row)
+            if train and cells.is_null(row[section.label_column]):
+                loose.append((own, number))
                 continue
-            key = cells.key_of(label)
+            key = cells.key_of(row[section.label_column])
         except cells.CellError as bad:
             dead.append(DeadLetter(path.name, number, bad.reason, bad.detail))
             continue
-        good.append(good_text)
+        good.append(own)
         keys.append(key)
         kept.append(place)
     if not kept:
         counts = dict(Counter(letter.reason for letter in dead))
-        raise DataError(
-            f"{path} holds no usable row", got=f"{counts or 'no rows'}", expected="rows with a text and a label"
-        )
+        asked = " and ".join([*inputs.required.values(), section.label_column])
+        raise DataError(f"{path} holds no usable row", got=f"{counts or 'no rows'}", expected=f"rows with {asked}")
     names = [cells.name_of(raw.columns[name_column][place]) for place in kept] if name_column in raw.columns else None
     return _Clean(good, keys, names, [raw.numbers[place] for place in kept], loose), dead
 
@@ -258,7 +282,7 @@ def _rows(rows: _Clean, keys: list[str]) -> Rows:
     kept = [place for place, key in enumerate(rows.keys) if key in index]
     labels = np.array([index[rows.keys[place]] for place in kept], np.int64)
     return Rows(
-        [rows.texts[place] for place in kept], labels, np.array([rows.numbers[place] for place in kept], np.int64)
+        [rows.inputs[place] for place in kept], labels, np.array([rows.numbers[place] for place in kept], np.int64)
     )
 
 

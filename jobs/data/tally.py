@@ -80,4 +80,4 @@ def line(now: dict[str, float], before: dict[str, float], seconds: float, reques
         parts.append(f"cost {now['cost']:.4g}")
     if now["rejected"]:
         parts.append(f"{int(now['rejected'])} set aside")
-    return {"stage": ", ".join(parts), "step": done, "steps": requested, "loss": None}
+    return {"stage": ", ".join(parts), "step": done, "steps": requested, "loss": None, "terms": {}}

@@ -63,7 +63,7 @@ def ask_all(exam: Exam, models: Mapping[str, Path], bundle: Path, samples: pa.Ta
         control = from_torch(exam, models["control"], bundle / "float32", "the student's network on true labels alone")
         # Same shape as the student: timing it would be timing the student twice.
         asked["control"] = Contender(**{**vars(control), "engine": None})
-    floor = baselines.fit(task, samples)
+    floor = baselines.fit(task, samples, engine.spec)
     asked["baseline"] = Contender(
         floor.predict(exam.items), floor.params, floor.params, floor.bytes, None, floor, floor.about
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import DataError
+from jobs.data import items
 
 PICTURES = {1: "one_picture", 2: "two_pictures"}
 
@@ -34,7 +35,7 @@ def of(requests: pa.Table, max_rows: int | None, seed: int) -> Exam:
 
     Where all rows share one slice (texts), bars are drawn by true class. Raises DataError when no row has a label.
     """
-    columns = requests.select(["sample_id", "prompt", "images", "label_name", "slice"])
+    columns = requests.select(["sample_id", *items.COLUMNS, "label_name", "slice"])
     rows = [row for row in columns.to_pylist() if row["label_name"] is not None]
     if not rows:
         raise DataError(
@@ -46,11 +47,12 @@ def of(requests: pa.Table, max_rows: int | None, seed: int) -> Exam:
         chosen = np.sort(np.random.default_rng([seed, max_rows]).permutation(len(rows))[:max_rows])
         rows = [rows[row] for row in chosen]
     pictures = np.array([len(row["images"] or ()) for row in rows])
-    groups = {name: pictures == count for count, name in PICTURES.items() if (pictures == count).any()}
-    one_slice = len({row["slice"] for row in rows}) == 1
+    groups = {name: pictures == count for count, name in PICTURES.items() if 0 < (pictures == count).sum() < len(rows)}
+    # Bars by true class, where rows have classes: true texts are all different.
+    one_slice = len({row["slice"] for row in rows}) == 1 and len({row["label_name"] for row in rows}) < len(rows)
     return Exam(
         ids=[row["sample_id"] for row in rows],
-        items=[{"text": row["prompt"], "images": row["images"] or []} for row in rows],
+        items=[items.item_of(row) for row in rows],
         truth=[row["label_name"] for row in rows],
         slices=[row["label_name" if one_slice else "slice"] for row in rows],
         groups=groups,

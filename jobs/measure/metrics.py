@@ -11,7 +11,13 @@ import numpy as np
 
 from jobs.measure.exam import Exam
 
-PRIMARY = {"visual_qa": "exact_match", "text_classification": "accuracy"}
+PRIMARY = {
+    "visual_qa": "exact_match",
+    "text_classification": "accuracy",
+    "image_classification": "accuracy",
+    "text_generation": "likelihood",
+    "retrieval": "recall_at_1",
+}
 
 
 def right(exam: Exam, answers: Sequence[str]) -> np.ndarray:
@@ -24,7 +30,7 @@ def score(exam: Exam, answers: Sequence[str], teacher: Sequence[str], task: str)
     says what the teacher says."""
     right_R = right(exam, answers)
     metrics = {PRIMARY[task]: float(right_R.mean())}
-    if task == "text_classification":
+    if PRIMARY[task] == "accuracy":
         metrics["macro_f1"] = macro_f1(exam.truth, answers)
     metrics |= {name: float(right_R[rows_R].mean()) for name, rows_R in exam.groups.items()}
     return metrics | {"agreement": agreement(answers, teacher)}

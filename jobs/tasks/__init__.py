@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,10 @@ from jobs.training.table import Columns
 class Task(Protocol):
     """One kind of problem, end to end. Metrics are dicts whose first entry is the primary metric (higher is better)."""
 
-    slices: Sequence[str]
+    @property
+    def slices(self) -> Sequence[str]:
+        """Names that the packed column `slice` counts through, and a curriculum draws from."""
+
     hidden_layer: int | None
 
     def check(self) -> None:
@@ -82,12 +85,43 @@ class Task(Protocol):
         """Metrics by free generation (or classification) over packed rows."""
 
 
+@runtime_checkable
+class Layered(Protocol):
+    """A task whose networks show their layers: what stages with `layers` look at, in the student and in the teacher."""
+
+    def blocks(self, network: nn.Module) -> Sequence[nn.Module]:
+        """The network's layers in order, each a module whose output (or its first) is the layer's state."""
+
+    def at_positions(self, state: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """A layer's state [B, S, H] as features [Q, H] of the scored positions; a map [B, C, h, w] stays one."""
+
+
+@runtime_checkable
+class Masking(Protocol):
+    """A task whose networks can be asked for hidden tokens: what loss masked_tokens reads."""
+
+    def masked(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits [M, V] at masked positions and the tokens int64 [M] that stood there, drawn from torch's generator."""
+
+
 def of(recipe: Recipe) -> Task:
     """The task object of a recipe; cheap, loads no data."""
+    if recipe.task == "text_generation":
+        from jobs.tasks.text_generation import TextGeneration
+
+        return TextGeneration(recipe)
     if recipe.task == "visual_qa":
         from jobs.tasks.visual_qa import VisualQA
 
         return VisualQA(recipe)
+    if recipe.task == "image_classification":
+        from jobs.tasks.image_classification import ImageClassification
+
+        return ImageClassification(recipe)
+    if recipe.task == "retrieval":
+        from jobs.tasks.retrieval import Retrieval
+
+        return Retrieval(recipe)
     from jobs.tasks.text_classification import TextClassification
 
     return TextClassification(recipe)

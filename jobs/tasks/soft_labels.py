@@ -16,6 +16,7 @@ from cluster.errors import MismatchError
 from cluster.recipe.labels import LabelsSection
 from jobs.data import labels as forms
 from jobs.data.labels import hidden
+from jobs.tasks import packed_labels
 from jobs.training.losses.sparse_labels import SparseLabels
 from jobs.training.table import Columns
 from serving.bundle.answer import softmax
@@ -40,7 +41,7 @@ def record(sample_id: str, reply: Reply, keep_hidden: bool, settings: LabelsSect
     states: dict[str, Any] = {"hidden": None, "hidden_scale": None}
     if keep_hidden:
         if reply.hidden is None:
-            raise ValueError("no_hidden: generate.hidden_layer is set and the teacher gives no hidden states")
+            raise ValueError("no_hidden: generate.hidden_layer(s) is set and the teacher gives no hidden states")
         states = dict(hidden.pack(reply.hidden))
     tokens = None if reply.tokens is None else reply.tokens.astype(np.int32)
     return {"sample_id": sample_id, "tokens": tokens, **packed, **states}
@@ -59,38 +60,49 @@ def margins(labels: pa.Table) -> np.ndarray:
 
 
 def soft_columns(labels: pa.Table, positions: int) -> dict[str, np.ndarray]:
-    """Packed columns of a soft-label table: teacher_logits float16 [R, A, V], teacher_hidden int8 [R, A, H] with
-    hidden_scale float32 [R, A]; positions beyond an answer's end are zero and never scored.
-
-    Raises MismatchError when the labels are not dense: those are read with `sparse`.
+    """Packed columns of a soft-label table: teacher_logits float16 [R, A, V] of dense labels, or the `sparse_` columns
+    of `packed_labels`; teacher_entropy float16 [R, A]; teacher_hidden int8 [R, A, H] with hidden_scale float32 [R, A],
+    or [R, A, L, H] and [R, A, L] of several layers. Positions beyond an answer's end are zero and never scored.
     """
-    if not _dense(labels):
-        got = labels["form"].unique().to_pylist()
-        raise MismatchError("soft labels are not dense", got=got, expected="dense", hint="generate.labels.form=dense")
-    count, vocabulary = labels.num_rows, int(labels["vocabulary"][0].as_py())
-    lengths = labels["positions"].to_numpy()
+    count, lengths = labels.num_rows, labels["positions"].to_numpy()
     valid_RA = np.arange(positions) < lengths[:, None]
-    logits = np.zeros((count, positions, vocabulary), np.float16)
-    logits[valid_RA] = _values(labels["logits"]).reshape(-1, vocabulary)
-    columns = {"teacher_logits": logits}
+    columns = packed_labels.entropy_column(labels, positions)
+    if _dense(labels):
+        vocabulary = int(labels["vocabulary"][0].as_py())
+        columns["teacher_logits"] = np.zeros((count, positions, vocabulary), np.float16)
+        columns["teacher_logits"][valid_RA] = _values(labels["logits"]).reshape(-1, vocabulary)
+    else:
+        columns |= packed_labels.sparse_columns(labels, positions)
     if labels["hidden"].null_count == 0:
         flat, scale = _values(labels["hidden"]), _values(labels["hidden_scale"])
-        width = len(flat) // len(scale)
-        hidden, scales = np.zeros((count, positions, width), np.int8), np.zeros((count, positions), np.float32)
-        hidden[valid_RA], scales[valid_RA] = flat.reshape(-1, width), scale
+        layers, width = len(scale) // int(lengths.sum()), len(flat) // len(scale)
+        shape = (count, positions) if layers == 1 else (count, positions, layers)
+        hidden, scales = np.zeros((*shape, width), np.int8), np.zeros(shape, np.float32)
+        hidden[valid_RA], scales[valid_RA] = flat.reshape(-1, *shape[2:], width), scale.reshape(-1, *shape[2:])
         columns |= {"teacher_hidden": hidden, "hidden_scale": scales}
     return columns
 
 
 def teacher_signals(columns: Columns, rows: np.ndarray, valid_RA: np.ndarray) -> dict[str, np.ndarray]:
-    """`teacher_logits` float32 [Q, V] and `teacher_hidden` float32 [Q, H] of a batch, where the table holds them."""
-    signals = {}
+    """`teacher_logits` float32 [Q, V], `teacher_hidden` float32 [Q, H] or [Q, L, H], `teacher_entropy` float32 [Q] and
+    the `sparse_` entries (`packed_labels`) of a batch, where the table holds them."""
+    signals = packed_labels.signals(columns, rows, valid_RA)
     if "teacher_logits" in columns:
         signals["teacher_logits"] = columns["teacher_logits"][rows][valid_RA].astype(np.float32)
     if "teacher_hidden" in columns:
-        scale_Q1 = columns["hidden_scale"][rows][valid_RA][:, None]
-        signals["teacher_hidden"] = columns["teacher_hidden"][rows][valid_RA].astype(np.float32) * scale_Q1
+        scale = columns["hidden_scale"][rows][valid_RA][..., None]
+        signals["teacher_hidden"] = columns["teacher_hidden"][rows][valid_RA].astype(np.float32) * scale
     return signals
+
+
+def likeliest(columns: Columns) -> np.ndarray:
+    """The teacher's likeliest class of each row int64 [R], at its first position, whatever the form of its labels."""
+    if "teacher_logits" in columns:
+        return np.asarray(columns["teacher_logits"][:, 0].argmax(-1))
+    ids_RK, logits_RK = columns["sparse_ids"][:, 0], columns["sparse_logits"][:, 0].astype(np.float32)
+    valid_RK = np.arange(ids_RK.shape[1]) < columns["sparse_entries"][:, :1]
+    best_R1 = np.where(valid_RK, logits_RK, -np.inf).argmax(-1)[:, None]
+    return np.take_along_axis(ids_RK, best_R1, 1)[:, 0].astype(np.int64)
 
 
 def sparse(labels: pa.Table) -> SparseLabels:
@@ -98,37 +110,15 @@ def sparse(labels: pa.Table) -> SparseLabels:
 
     Raises MismatchError when rows of several forms, temperatures or draws are mixed, or when they are dense.
     """
-    for name in ("form", "temperature", "draws"):
-        if len(labels[name].unique()) != 1:
-            got = labels[name].unique().to_pylist()
-            raise MismatchError(f"soft labels of several kinds: {name}", got=got, expected="one")
     if _dense(labels):
         raise MismatchError("soft labels are dense", got="dense", expected="a form that keeps some tokens")
-    entries_Q = _values(labels["entries"])
-    valid_QK = np.arange(entries_Q.max()) < entries_Q[:, None]
-    padded = {}
-    for name, dtype in (("ids", np.int64), ("logits", np.float32), ("counts", np.float32)):
-        padded[name] = np.zeros(valid_QK.shape, dtype)
-        if labels[name].null_count == 0:
-            padded[name][valid_QK] = _values(labels[name])
-    position = {name: _positions(labels, name) for name in ("log_sum_exp", "log_sum_exp_t", "tail", "tail_t")}
-    same = labels["temperature"][0].as_py() == 1.0
-    return SparseLabels(
-        ids_QK=torch.from_numpy(padded["ids"]),
-        logits_QK=torch.from_numpy(padded["logits"]),
-        counts_QK=torch.from_numpy(padded["counts"]),
-        valid_QK=torch.from_numpy(valid_QK),
-        log_sum_exp_Q=position["log_sum_exp"],
-        log_sum_exp_t_Q=position["log_sum_exp" if same else "log_sum_exp_t"],
-        temperature=labels["temperature"][0].as_py(),
-        draws=labels["draws"][0].as_py(),
-        tail_Q=position["tail"],
-        tail_t_Q=position["tail" if same else "tail_t"],
-    )
-
-
-def _positions(labels: pa.Table, name: str) -> Any:
-    return None if labels[name].null_count else torch.from_numpy(_values(labels[name]).copy())
+    lengths = labels["positions"].to_numpy()
+    valid_RA = np.arange(int(lengths.max())) < lengths[:, None]
+    columns = packed_labels.sparse_columns(labels, valid_RA.shape[1])
+    own = packed_labels.signals(columns, np.arange(labels.num_rows), valid_RA)
+    found = packed_labels.sparse_of({name: torch.from_numpy(value) for name, value in own.items()})
+    assert found is not None
+    return found
 
 
 def _sparse_margins(labels: pa.Table) -> np.ndarray:

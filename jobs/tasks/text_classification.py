@@ -27,12 +27,12 @@ from cluster.recipe import ModelSection, Recipe
 from cluster.recipe.base import Section
 from jobs.data import augment, tabular
 from jobs.data.variants import Views, variants
-from jobs.tasks import text_models
-from jobs.tasks.soft_labels import soft_columns, teacher_signals
+from jobs.tasks import masking, text_models
+from jobs.tasks.soft_labels import likeliest, soft_columns, teacher_signals
 from jobs.training.table import Columns
 from serving import teachers
 from serving.bundle.texts import encode_text
-from serving.models import encoder, weights
+from serving.models import encoder, layers, weights
 from serving.teachers.labelling import QUESTION, template
 
 SLICE = "all"
@@ -98,32 +98,12 @@ class TextClassification:
             text_models.check(name, section)
         if recipe.fit.views:
             raise RecipeError("fit.views: texts are not changed while fitting", got=recipe.fit.views, expected="{}")
-        if recipe.generate.hidden_layer not in (None, -1):
-            raise RecipeError(
-                "generate.hidden_layer", got=recipe.generate.hidden_layer, expected="-1 (the pooled last layer) or null"
-            )
-        if any(stage.kv_heads is not None for stage in (*recipe.fit.stages, *recipe.distill.stages)):
-            raise RecipeError("stages: kv_heads: an encoder has no key/value cache", expected="kv_heads null")
+        text_models.check_training(recipe)
         if recipe.teacher.architecture in teachers.KINDS:
             template(self.texts.question)
-            if recipe.generate.hidden_layer is not None:
-                raise RecipeError("generate.hidden_layer: this teacher shows no hidden states", expected="null")
         augment.check(recipe.generate.augment, ["text"])
         _ = self.rows
-        self._check_vocabulary()
-
-    def _check_vocabulary(self) -> None:
-        longest = weights.positions(self._base)
-        if longest is not None and self.texts.max_tokens > longest:
-            raise MismatchError(
-                "data.params.max_tokens is more than the teacher reads",
-                got=self.texts.max_tokens,
-                expected=f"at most {longest}",
-            )
-        own = self.recipe.student.weights
-        if own is not None and weights.tokenizer(own).get_vocab() != self.tokenizer.get_vocab():
-            hint = "take student.weights of the same family, or null: a fresh student with the teacher's vocabulary"
-            raise MismatchError("teacher and student vocabularies differ", got=own, expected=self._base, hint=hint)
+        text_models.check_weights(recipe, self._base, self.tokenizer, self.texts.max_tokens)
 
     @property
     def classes(self) -> Sequence[str]:
@@ -144,17 +124,8 @@ class TextClassification:
         return {"labels": list(self.rows.classes), "question": self.texts.question}
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        """Rows of the user's files that were set aside, as rows of the dead-letter table (`cluster.schema`)."""
-        return [
-            {
-                "sample_id": f"row:{one.row}",
-                "step": "read",
-                "reason": one.reason,
-                "detail": f"{one.file}: {one.detail}",
-                "attempts": 1,
-            }
-            for one in self.rows.dead
-        ]
+        """See `Task.dead_letters`."""
+        return tabular.dead_letters(self.rows)
 
     def requests(self, split: str) -> pa.Table:
         """See `Task.requests`; a variant names its row (`parent`), its kind (`template`) and has no true label.
@@ -164,7 +135,7 @@ class TextClassification:
         generate, parts = self.recipe.generate, [self.rows.splits[split]]
         if split == "train":
             parts.append(self.rows.unlabelled)
-        texts = [text for part in parts for text in part.texts]
+        texts = [text for part in parts for text in part.inputs]
         labels = np.concatenate([part.labels for part in parts]).tolist()
         numbers = np.concatenate([part.numbers for part in parts]).tolist()
         asked = []
@@ -195,16 +166,16 @@ class TextClassification:
     def fit_columns(self) -> Columns:
         """See `Task.fit_columns`."""
         rows, count = self.rows.splits["train"], self.recipe.fit.samples
-        if count and count < len(rows.texts):
+        if count and count < len(rows.inputs):
             rows = rows.take(
-                np.sort(np.random.default_rng([self.recipe.seed, count]).permutation(len(rows.texts))[:count])
+                np.sort(np.random.default_rng([self.recipe.seed, count]).permutation(len(rows.inputs))[:count])
             )
-        return self._columns(rows.texts, rows.labels)
+        return self._columns(rows.inputs, rows.labels)
 
     def validation_columns(self) -> Columns:
         """See `Task.validation_columns`."""
         rows = self.rows.splits["validation"]
-        return self._columns(rows.texts, rows.labels)
+        return self._columns(rows.inputs, rows.labels)
 
     def pack(self, samples: pa.Table, labels: pa.Table | None, true_labels: bool) -> Columns:
         """See `Task.pack`. Raises MismatchError when a row without a true label is to be packed with one."""
@@ -216,7 +187,7 @@ class TextClassification:
                 )
             return self._columns(texts, samples["label"].to_numpy())
         signals = soft_columns(labels, 1)
-        return self._columns(texts, signals["teacher_logits"][:, 0].argmax(-1)) | signals
+        return self._columns(texts, likeliest(signals)) | signals
 
     def _columns(self, texts: Sequence[str], targets_R: np.ndarray) -> dict[str, np.ndarray]:
         encoded = self._encode(texts)
@@ -292,6 +263,21 @@ class TextClassification:
     def scored(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """See `Task.scored`."""
         return encoder.scored(network, batch)
+
+    def blocks(self, network: nn.Module) -> Sequence[nn.Module]:
+        """See `Layered.blocks`."""
+        return layers.blocks(network)
+
+    def at_positions(self, state: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """See `Layered.at_positions`: the mean of a row's token states."""
+        mask_BS1 = batch["attention_mask"][..., None]
+        return (state * mask_BS1).sum(1) / mask_BS1.sum(1)
+
+    def masked(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """See `Masking.masked`; `check` refuses a vocabulary without a mask."""
+        mask = masking.mask_id(self.tokenizer)
+        assert mask is not None
+        return masking.masked(network, batch, mask, masking.special_ids(self.tokenizer))
 
     def evaluate(self, network: nn.Module, columns: Columns) -> dict[str, float]:
         """Share of rows whose class is right, and the mean over the classes that occur of their F1."""

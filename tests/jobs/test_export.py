@@ -14,6 +14,7 @@ from cluster.errors import StepFailed
 from cluster.recipe import Recipe
 from cluster.store import Artifact, Store
 from jobs import export, tasks
+from jobs.data.items import COLUMNS
 from jobs.quantize import SCHEMES, graph
 from jobs.quantize.invariance import batch_invariant
 from serving.bundle import answer, pictures, predict
@@ -23,7 +24,7 @@ from serving.bundle import answer, pictures, predict
 def items(exported: tuple[Recipe, Store, Artifact]) -> list[dict[str, Any]]:
     """Questions of the validation split as `predict` takes them."""
     recipe, _, _ = exported
-    return export.check_items(tasks.of(recipe).requests("validation").select(["prompt", "images"]).to_pylist(), 48)
+    return export.check_items(tasks.of(recipe).requests("validation").select([*COLUMNS]).to_pylist(), 48)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -39,14 +40,14 @@ def test_graphs_agree_with_torch_at_prefill_and_three_steps(
     model: Any = omni.load(store.get("student", artifact.manifest.parents["student"]).path() / "hf")
     student = predict.load(artifact.path() / "float32")
     assert isinstance(student, pictures.VisualAnswerer)
-    picture, spec, rng = student.picture, student.spec, np.random.default_rng(rows)
+    picture, spec, rng = student.media.picture, student.spec, np.random.default_rng(rows)
     block = [spec["tokens"]["vision_start"], *[spec["tokens"]["image"]] * picture.tokens, spec["tokens"]["vision_end"]]
     ids = np.array([[*block, *block, *rng.integers(10, 30, 5)] for _ in range(rows)])
     width = picture.channels * picture.temporal * picture.patch**2
     pixels = rng.uniform(-1, 1, (2 * rows, picture.grid**2, width)).astype(np.float32)
-    index, positions = pictures.placement(ids, spec["tokens"]["image"], picture)
+    index, positions = pictures.placement(ids, spec["tokens"], picture)
     with torch.no_grad():
-        visual = omni.visual_features(model, torch.from_numpy(pixels), picture.grid)
+        visual = omni.features(model, {"pixels": torch.from_numpy(pixels)})
     (features,) = student.vision({"pixels": pixels})
     np.testing.assert_allclose(features.reshape(visual[1:].shape), visual[1:].numpy(), atol=1e-4)
     cache = DynamicCache(config=model.config.text_config)
@@ -69,7 +70,7 @@ def test_export_leaves_the_model_as_it_was(exported: tuple[Recipe, Store, Artifa
     task = tasks.of(recipe)
     model: Any = task.build(recipe.student, 0)
     before = model.get_experts_implementation(), model.training
-    omni_export.export(model, tmp_path, task.picture)  # type: ignore[attr-defined]
+    omni_export.export(model, tmp_path, task.source.media)  # type: ignore[attr-defined]
     assert (model.get_experts_implementation(), model.training) == before
     assert omni.kv_bytes_per_token(model) == 2 * 2 * 2 * 32 * 4
 

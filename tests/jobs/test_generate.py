@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -97,7 +98,6 @@ def test_margins_are_the_gap_between_the_two_likeliest_answers() -> None:
 def test_ray_data_answers_every_request_once_and_a_second_pass_maps_nothing(
     answerer: tuple[Any, pa.Table], tiny_digits: Callable[..., Recipe], tmp_path: Path, ray_cluster: ResourcesSection
 ) -> None:
-    import pyarrow.parquet as pq
 
     _, requests = answerer
     pq.write_table(with_images(requests, 5, [b"bad"]), tmp_path / "requests.parquet")
@@ -115,7 +115,6 @@ def test_ray_data_answers_every_request_once_and_a_second_pass_maps_nothing(
 def test_a_killed_worker_a_bad_line_and_a_poisoned_row_change_no_answer_of_the_others(
     answerer: tuple[Any, pa.Table], tiny_digits: Callable[..., Recipe], tmp_path: Path, ray_cluster: ResourcesSection
 ) -> None:
-    import pyarrow.parquet as pq
 
     _, requests = answerer
     texts = requests["prompt"].to_pylist()
@@ -161,12 +160,33 @@ def test_a_killed_worker_a_bad_line_and_a_poisoned_row_change_no_answer_of_the_o
     assert len(calm) == len(requests) - 1 and calm.equals(disturbed)
 
 
+def test_a_teacher_that_drives_ray_answers_in_this_process_part_by_part(
+    tiny_digits: Callable[..., Recipe], answerer: tuple[Answerer, pa.Table], tmp_path: Path
+) -> None:
+    teacher, requests = answerer
+    pq.write_table(requests, tmp_path / "requests.parquet")
+    section, asked = tiny_digits().generate, []
+
+    def ask(batch: pa.Table) -> pa.Table:
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        asked.append(len(batch))
+        return teacher(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        generate.answer_here(tmp_path / "requests.parquet", section, tmp_path, lambda: ask)  # type: ignore[arg-type,return-value]
+    asked += [0]
+    generate.answer_here(tmp_path / "requests.parquet", section, tmp_path, lambda: ask)  # type: ignore[arg-type,return-value]
+    assert sum(asked) == len(requests) and len(asked) == section.blocks + 1
+    found = pq.read_table(tmp_path / generate.ANSWERS).sort_by("sample_id")
+    said = ["sample_id", "response", "tokens"]
+    assert found.select(said).equals(teacher(requests).sort_by("sample_id").select(said))
+
+
 @pytest.mark.slow
 def test_rounds_fill_the_artifact_and_the_same_requests_are_never_asked_again(
     tiny_digits: Callable[..., Recipe], store: Store, ray_cluster: ResourcesSection
 ) -> None:
-    import pyarrow.parquet as pq
-
     changes = ["fit.enabled=false", "generate.rounds=2", "generate.pool=1.5", "generate.samples=40",
                "generate.templates={plain: '{{ text }}', twice: '{{ text }} {{ text }}'}",
                "generate.labels={form: sampled, draws: 16}"]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The training loop: a killed run goes on as if nothing had happened, under either runner, and stops at NaN."""
+"""The training loop: a killed run goes on as if nothing had happened, and stops at NaN."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from cluster.errors import StepFailed
-from cluster.recipe import Recipe, ResourcesSection
+from cluster.recipe import Recipe
 from jobs.training.loop import Job, train
-from jobs.training.runner import LocalIo, Trained, run_local, run_ray
+from jobs.training.runner import LocalIo, Trained, run_local
 
 MakeJob = Callable[..., Job]
 MakeRecipe = Callable[..., Recipe]
@@ -94,13 +94,3 @@ def test_a_stage_with_merged_heads_and_adapters_hands_on_only_the_student(
     assert not [name for name in names if "adapter" in name]
     merged = [value.shape for name, value in weights(trained).items() if "k_proj" in name and "audio" not in name]
     assert merged == [(16, 32)]
-
-
-def test_ray_train_gives_the_losses_of_this_process_bit_for_bit(
-    tiny_digits: MakeRecipe, make_job: MakeJob, tmp_path: Path, ray_cluster: ResourcesSection
-) -> None:
-    job = make_job(tiny_digits("fit.stages.0.epochs=0.5"))
-    here = run_local(job, tmp_path / "here")
-    there = run_ray(job, "fit", str(tmp_path / "there"))
-    assert losses(there) == losses(here)
-    assert all(torch.equal(weights(there)[name], value) for name, value in weights(here).items())

@@ -61,7 +61,7 @@ def test_every_kind_of_file_gives_the_same_rows(section: Section, tmp_path: Path
     assert data.classes == CLASSES
     expected = tabular.read(section(), seed=0)
     for split in ("train", "validation", "test"):
-        assert data.splits[split].texts == expected.splits[split].texts
+        assert data.splits[split].inputs == expected.splits[split].inputs
         assert data.splits[split].labels.tolist() == expected.splits[split].labels.tolist()
 
 
@@ -130,8 +130,8 @@ def test_bad_rows_inside_good_files_are_set_aside_and_counted(section: Section, 
     assert [(one.row, one.reason) for one in sorted(data.dead, key=lambda one: one.row)] == [
         (2, "null_text"), (3, "undecodable"), (5, "malformed_row"), (6, "empty_text"),
     ]  # fmt: skip
-    assert (data.unlabelled.texts, data.unlabelled.numbers.tolist()) == (["no label"], [4])
-    assert sum(len(data.splits[split].texts) for split in ("train", "validation")) == 60
+    assert (data.unlabelled.inputs, data.unlabelled.numbers.tolist()) == (["no label"], [4])
+    assert sum(len(data.splits[split].inputs) for split in ("train", "validation")) == 60
 
 
 def test_bad_rows_of_parquet_and_jsonl_are_set_aside_too(section: Section, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_bad_rows_of_parquet_and_jsonl_are_set_aside_too(section: Section, tmp_p
         "null_text": 1,
         "empty_text": 1,
     }
-    assert data.unlabelled.texts == [ROWS[-1][0]]
+    assert data.unlabelled.inputs == [ROWS[-1][0]]
     good = [json.dumps({"text": t, "label": c}) for t, c in ROWS]
     bad = [
         "{not json",
@@ -162,7 +162,7 @@ def test_bad_rows_of_parquet_and_jsonl_are_set_aside_too(section: Section, tmp_p
         "wrong_type",
         "wrong_type",
     ]
-    assert data.unlabelled.texts == ["x"]
+    assert data.unlabelled.inputs == ["x"]
 
 
 def test_a_test_row_without_a_label_is_set_aside_and_a_training_row_only_where_classes_are_chosen(
@@ -173,9 +173,9 @@ def test_a_test_row_without_a_label_is_set_aside_and_a_training_row_only_where_c
     pq.write_table(pa.table({"text": texts, "label": labels}), tmp_path / "gaps.parquet")
     data = tabular.read(section(test=tmp_path / "gaps.parquet"), seed=0)
     assert [one.reason for one in data.dead] == ["null_label"]
-    assert tabular.read(section(train=tmp_path / "gaps.parquet"), seed=0).unlabelled.texts == ["who knows"]
+    assert tabular.read(section(train=tmp_path / "gaps.parquet"), seed=0).unlabelled.inputs == ["who knows"]
     chosen = tabular.read(section(train=tmp_path / "gaps.parquet", classes=["loan", "bill"]), seed=0)
-    assert chosen.unlabelled.texts == []
+    assert chosen.unlabelled.inputs == []
 
 
 def bad_files(folder: Path) -> dict[str, tuple[dict[str, Any], str]]:

@@ -120,7 +120,8 @@ def test_progress_in_a_log_says_what_begins_how_far_it_is_and_what_was_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "LOG_EVERY_S", 0.05)
-    seen = {"stage": "soft_labels", "step": 30, "steps": 200, "loss": 1.25}
+    terms = {"forward_kl": [0.95, 0.7], "hidden_mse": [0.3, 0.3]}
+    seen = {"stage": "soft_labels", "step": 30, "steps": 200, "loss": 1.25, "terms": terms}
     (tmp_path / "distill.progress").write_text(json.dumps(seen))
     (tmp_path / "control.progress").write_text('{"stage": "so')
     file = io.StringIO()
@@ -131,7 +132,7 @@ def test_progress_in_a_log_says_what_begins_how_far_it_is_and_what_was_made(
         watcher.finished("export", [], 0.0, reused=True)
     lines = file.getvalue().splitlines()
     assert lines[0].split() == ["distill", "..."]
-    assert "distill: soft_labels 30/200, loss 1.250" in lines[1]
+    assert "distill: soft_labels 30/200, loss 1.250 (forward_kl 0.950 70%, hidden_mse 0.300 30%)" in lines[1]
     assert "✓ distill" in lines[-2]
     assert "12.3 s" in lines[-2]
     assert "reused" in lines[-1]

@@ -13,7 +13,9 @@ from jobs.training.weighting import RULES, Balance, weigh
 def signals() -> Signals:
     generator = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(20, 6, generator=generator) * 2 for _ in range(2))
-    return Signals(student, teacher.argmax(-1), teacher, target_counts_V=torch.tensor([100, 1, 10, 50, 0, 7]))
+    entropy_Q = torch.special.entr(teacher.softmax(-1)).sum(-1)  # stored beside soft labels of every form
+    counts_V = torch.tensor([100, 1, 10, 50, 0, 7])
+    return Signals(student, teacher.argmax(-1), teacher, teacher_entropy_Q=entropy_Q, target_counts_V=counts_V)
 
 
 def weights(name: str, given: Signals, **params: object) -> torch.Tensor:

@@ -29,8 +29,9 @@ from jobs.data.augment import (
     typos,
 )
 from jobs.data.augment.params import Augmentation
+from serving.bundle import sounds
 
-# Medium -> column of the requests that holds it: encoded pictures, int16 samples, text.
+# Medium -> column of the requests that holds it: encoded pictures, a WAV file, text.
 COLUMNS = {"image": "images", "audio": "audio", "text": "prompt"}
 
 
@@ -78,7 +79,7 @@ def augmented(requests: pa.Table, terms: Sequence[Term], seed: int) -> pa.Table:
     alone, so more rows never change another row's views. A view that equals its row (no entity in it, black
     over black) is left out. Raises RecipeError as `check` does, and where `requests` has no column for a kind.
     """
-    check(terms, [medium for medium, column in COLUMNS.items() if column in requests.column_names])
+    check(terms, [medium for medium, column in COLUMNS.items() if _holds(requests, column)])
     parents = requests.filter(pc.is_null(requests["parent"]))
     first = 1 + (pc.max(requests["view"]).as_py() if len(requests) else 0)
     made: list[dict[str, Any]] = []
@@ -93,6 +94,10 @@ def augmented(requests: pa.Table, terms: Sequence[Term], seed: int) -> pa.Table:
 def extended(requests: pa.Table, terms: Sequence[Term], seed: int) -> pa.Table:
     """The requests and behind them their augmented views; the same table where there are no terms."""
     return pa.concat_tables([requests, augmented(requests, terms, seed)]) if terms else requests
+
+
+def _holds(requests: pa.Table, column: str) -> bool:
+    return column in requests.column_names and (not len(requests) or requests[column].null_count < len(requests))
 
 
 def _copies(
@@ -122,11 +127,12 @@ def _changed(row: dict[str, Any], kind: Kind, params: Augmentation, rng: np.rand
             return None
         # As PNG whatever it was: JPEG would smooth the noise away again.
         return {"images": [encoded(one) for one in after], "image_format": "png"}
-    given = np.asarray(value, np.int16) if kind.medium == "audio" else value
-    made = kind.function(given, params, rng)
-    if np.array_equal(made, given):
-        return None
-    return {COLUMNS[kind.medium]: made.tolist() if kind.medium == "audio" else made}
+    if kind.medium == "audio":
+        samples, rate = sounds.read_wav(value)
+        noisy = kind.function(samples, params, rng)
+        return None if np.array_equal(noisy, samples) else {"audio": sounds.wav(noisy, rate)}
+    made = kind.function(value, params, rng)
+    return None if made == value else {COLUMNS[kind.medium]: made}
 
 
 def decoded(data: bytes) -> np.ndarray:

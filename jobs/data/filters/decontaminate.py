@@ -31,7 +31,7 @@ def decontaminate(rows: Rows, params: Params) -> Verdicts:
 
     A text is judged as it stands, so a view can leak where its row does not, and the other way round.
     """
-    held = [table.select(["sample_id", "prompt", "images"]) for table in rows.evaluation.values()]
+    held = [table.select(["sample_id", "prompt", *words.MEDIA]) for table in rows.evaluation.values()]
     count = rows.samples.num_rows
     if not held:
         return Verdicts([None] * count, np.zeros(count))

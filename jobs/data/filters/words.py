@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from jobs.data import cells
 
+MEDIA = ("images", "audio", "frames")  # columns of a request that hold files
 _WORD = re.compile(r"\w+")
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: spreads neighbouring values over all bits
 
@@ -68,25 +70,33 @@ def whole(words_W: np.ndarray, counts_R: np.ndarray) -> np.ndarray:
 
 
 def picture_keys(samples: pa.Table) -> np.ndarray:
-    """A hash of each row's pictures uint64 [R], 0 without any: questions over different pictures are different."""
+    """A hash of each row's pictures, sound and frames uint64 [R], 0 without any: questions over different ones are
+    different."""
     out = np.zeros(samples.num_rows, np.uint64)
-    if "images" not in samples.column_names or samples["images"].null_count == samples.num_rows:
+    names = [name for name in MEDIA if name in samples.column_names and samples[name].null_count < samples.num_rows]
+    if not names:
         return out
-    for row, images in enumerate(samples["images"].to_pylist()):
-        if images:
+    for row, shown in enumerate(samples.select(names).to_pylist()):
+        if media := _media(shown):
             key = hashlib.blake2b(digest_size=8)
-            for image in images:
-                key.update(hashlib.sha256(image).digest())
+            for medium in media:
+                key.update(hashlib.sha256(medium).digest())
             out[row] = int.from_bytes(key.digest(), "little")
     return out
 
 
+def _media(row: Mapping[str, Any]) -> list[bytes]:
+    """The files of a row, of the columns MEDIA that it has."""
+    held = [row[name] for name in MEDIA if row.get(name)]
+    return [one for own in held for one in ([own] if isinstance(own, bytes) else own)]
+
+
 def input_keys(samples: pa.Table) -> list[bytes]:
-    """Per row what it asks, case and spaces folded, over its pictures, as a hash of 32 bytes."""
+    """Per row what it asks, case and spaces folded, over its pictures, sound and frames, as a hash of 32 bytes."""
     keys = []
-    for row in samples.select(["prompt", "images"]).to_pylist():
+    for row in samples.select(["prompt", *(name for name in MEDIA if name in samples.column_names)]).to_pylist():
         key = hashlib.sha256(cells.folded(row["prompt"] or "").encode())
-        for image in row["images"] or ():
-            key.update(hashlib.sha256(image).digest())
+        for medium in _media(row):
+            key.update(hashlib.sha256(medium).digest())
         keys.append(key.digest())
     return keys

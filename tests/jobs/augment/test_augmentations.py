@@ -18,6 +18,7 @@ from cluster.errors import RecipeError
 from cluster.recipe import Term
 from jobs.data import augment
 from jobs.data.augment import AUGMENTATIONS, COLUMNS, gaussian_noise, typos
+from serving.bundle.sounds import wav
 
 LISTS = {"lists": {"city": ["Rome", "New York", "Ulm"], "brand": ["visa", "amex"]}}
 PARAMS: dict[str, dict[str, Any]] = {name: LISTS if name == "entity_replacement" else {} for name in AUGMENTATIONS}
@@ -231,8 +232,10 @@ def test_a_noisy_picture_decodes_to_the_shape_it_had_and_a_jpeg_becomes_a_png() 
 def test_recordings_are_augmented_where_the_requests_have_them() -> None:
     if not FSDD.is_file():
         pytest.skip(f"no {FSDD}")
-    audio = pq.read_table(FSDD, columns=["audio"])["audio"].slice(0, 5)
-    table = requests().append_column("audio", audio.cast(pa.list_(pa.int16())))
+    spoken = pq.read_table(FSDD, columns=["audio"])["audio"].slice(0, 5)
+    made_of = pa.array([wav(one.values.to_numpy(), 8000) for one in spoken])
+    table = requests()
+    table = table.set_column(table.schema.get_field_index("audio"), table.schema.field("audio"), made_of)
     made = augment.augmented(table, [Term(name="audio_noise"), Term(name="time_shift", params={"share": 0.5})], 0)
     lengths = {row["sample_id"]: len(row["audio"]) for row in table.to_pylist()}
     assert len(made) >= 7

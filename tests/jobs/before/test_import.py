@@ -3,18 +3,22 @@
 import csv
 import io
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from cluster.recipe import load
+from jobs import tasks
 from jobs.before import ingest, seeds
 from jobs.before.seeds import SPLITS, Seed, Shares
 from jobs.data.filters import pii
@@ -229,7 +233,14 @@ def test_a_folder_of_pictures_is_labelled_by_its_sub_folders(command: Command, t
         with Image.open(io.BytesIO(row["image"])) as image:
             assert image.size == (5, 6)
             assert image.format == row["image_format"].upper()
-    assert (said["next"], "pictures" in said["needs"]) == (None, True)
+    assert said["needs"] is None
+    assert said["next"].startswith("python -m jobs run image_classification --set data.source=table --set data.train=")
+    recipe = load("image_classification", [part for part in shlex.split(said["next"]) if "=" in part])
+    task = tasks.of(recipe)
+    task.check()
+    assert task.classes == ("cat", "dog")
+    asked = task.requests("train")
+    assert asked.filter(pc.is_null(asked["parent"]))["label"].null_count == 1, "the stray picture"
 
 
 def test_a_folder_that_is_split_already_keeps_its_splits(command: Command, tmp_path: Path) -> None:
@@ -246,6 +257,7 @@ def test_a_flat_folder_is_unlabelled(command: Command, tmp_path: Path) -> None:
         picture(tmp_path / "flat" / f"{number}.png", number)
     _, said = command("import", tmp_path / "flat")
     assert (said["unlabelled"], said["labels"], sum(said["rows"].values())) == (30, {}, 30)
+    assert (said["next"], "folders named by their label" in said["needs"]) == (None, True)
 
 
 def test_banking77_keeps_every_row(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from rich.console import Console
 
 from cluster import recipe as recipes
@@ -49,6 +51,19 @@ def test_every_value_of_the_recipe_has_a_comment_beside_it(command: Command, row
     command("init", "--data", rows)
     lines = [line for line in (tmp_path / "bank.yaml").read_text().splitlines() if ": " in line.partition("#")[0]]
     assert [line for line in lines if "#" not in line and "extends" not in line] == []
+
+
+def test_a_folder_of_pictures_becomes_rows_and_a_recipe_that_can_run(command: Command, tmp_path: Path) -> None:
+    for number in range(60):
+        path = tmp_path / "pets" / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((9, 9), 4 * number, np.uint8)).save(path)
+    code, said = command("init", "--task", "image_classification", "--data", "pets")
+    assert (code, said["recipe"], said["imported"]) == (0, "pets.yaml", "pets_data")
+    recipe = recipes.load(str(tmp_path / "pets.yaml"))
+    assert (recipe.task, recipe.data.source) == ("image_classification", "table")
+    code, _ = command("plan", "pets.yaml")
+    assert code == 0
 
 
 def test_what_import_wrote_is_taken_as_it_is(command: Command, rows: Path, tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from cluster.recipe import Recipe, load
@@ -98,10 +96,9 @@ def _write(work: Work, values: dict[str, Any]) -> None:
     (work.draft.path / "report.json").write_text(json.dumps(values))
 
 
-def _answer_here(requests: Path, model: Path, section: Any, scratch: Path, teacher: Any) -> None:
-    answered: pa.Table = Answerer(str(model), section, str(scratch / generate.TALLY))(pq.read_table(requests))
-    (scratch / generate.ANSWERS).mkdir()
-    pq.write_table(answered, scratch / generate.ANSWERS / "part.parquet")
+def _answer_here(requests: Path, model: Path, section: Any, scratch: Path, opening: Any) -> None:
+    answerer = Answerer(str(model), section, str(scratch / generate.TALLY), opening)
+    generate.answer_here(requests, section, scratch, lambda: answerer)
 
 
 def _train_here(job: Any, name: str, storage: str) -> Trained:
