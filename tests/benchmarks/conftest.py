@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cluster.session import commit
+from jobs.after import claims
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 COLUMNS = (
@@ -61,6 +62,7 @@ def merge(folder: Path, row: dict[str, Any]) -> None:
         rows = sorted([one for one in rows if one["id"] != row["id"]] + [row], key=lambda one: str(one["id"]))
         file.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
         (folder / "benchmarks.md").write_text(table(rows))
+        (folder / "claims.md").write_text(claims.page(folder))
     finally:
         os.close(folder_fd)  # gives the lock back
 

@@ -44,6 +44,8 @@ ARMS: dict[str, Arm] = {
     "sampled_independent": ("sampled_cross_entropy", {}, {"form": "sampled", "scheme": "independent"}),
     "top_k": ("top_k_tail", {"temperature": T1}, {"form": "top_k"}),
     "top_k_sampled": ("sampled_cross_entropy", {}, {"form": "top_k_sampled", "likeliest": 48, "draws": 16}),
+    "full_t4": ("forward_kl", {"temperature": T4}, None),
+    "sampled_t4": ("sampled_cross_entropy", {"temperature": T4}, {"form": "sampled", "temperature": T4}),
 }
 
 
@@ -182,9 +184,9 @@ def test_students_of_every_form_after_equal_steps(
         first = copy.deepcopy(teacher).train()
         first.transformer.h = torch.nn.ModuleList([first.transformer.h[0], first.transformer.h[2]])
     found = students(teacher, first, text)
-    full_kl = found["full"][0]
     for name, (kl, agreement) in found.items():
-        judged = name == "sampled"
+        full_kl = found["full_t4" if name.endswith("_t4") else "full"][0]
+        judged = name.startswith("sampled")
         record(
             f"soft_labels_student_{start}_{name}", f"KL(teacher, student) after {STUDENT_STEPS} steps, {start}, {name}",
             round(kl, 4), "nats at T=1", peer="full vocabulary", peer_value=round(full_kl, 4), agreement=agreement,
