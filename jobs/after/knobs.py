@@ -44,9 +44,12 @@ def _params() -> Iterator[tuple[str, type[Section]]]:
     from jobs.data.filters import FILTERS
     from jobs.data.pictures import Pictures
     from jobs.data.variants import Views as TextViews
-    from jobs.tasks import digit_rows, media_rows, media_views, text_classification
+    from jobs.tasks import text_classification
     from jobs.tasks.retrieval import Searched
-    from jobs.tasks.text_generation_check import Writing
+    from jobs.tasks.text_generation.check import Writing
+    from jobs.tasks.visual_qa import digits as digit_rows
+    from jobs.tasks.visual_qa import media as media_rows
+    from jobs.tasks.visual_qa import views as media_views
     from jobs.training.losses import LOSSES
     from jobs.training.students import STARTS
     from jobs.training.weighting import RULES

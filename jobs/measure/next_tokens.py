@@ -24,7 +24,7 @@ from jobs.measure.bootstrap import CHUNK, Interval
 from jobs.measure.contenders import Contender
 from jobs.measure.exam import Exam
 from jobs.measure.ngrams import Bigrams
-from jobs.tasks.text_generation import TextGeneration
+from jobs.tasks.text_generation.task import TextGeneration
 from serving import teachers
 from serving.bundle import predict
 

@@ -107,11 +107,11 @@ class Masking(Protocol):
 def of(recipe: Recipe) -> Task:
     """The task object of a recipe; cheap, loads no data."""
     if recipe.task == "text_generation":
-        from jobs.tasks.text_generation import TextGeneration
+        from jobs.tasks.text_generation.task import TextGeneration
 
         return TextGeneration(recipe)
     if recipe.task == "visual_qa":
-        from jobs.tasks.visual_qa import VisualQA
+        from jobs.tasks.visual_qa.task import VisualQA
 
         return VisualQA(recipe)
     if recipe.task == "image_classification":

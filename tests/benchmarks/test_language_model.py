@@ -24,7 +24,7 @@ import torch
 from cluster.recipe import load
 from cluster.store import Store
 from jobs.tasks import packed_labels
-from jobs.tasks.text_generation import TextGeneration
+from jobs.tasks.text_generation.task import TextGeneration
 from jobs.training.losses import Signals
 from jobs.training.terms import terms_at
 

@@ -29,7 +29,7 @@ from jobs.data import digits, moving_digits
 from jobs.data.answers import Answerer, labels_of
 from jobs.data.items import COLUMNS, item_of
 from jobs.distill import hard_label_stages
-from jobs.tasks.visual_qa import VisualQA
+from jobs.tasks.visual_qa.task import VisualQA
 from jobs.training import table
 from jobs.training.loop import Job
 from jobs.training.runner import run_local

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.recipe import Recipe
 from jobs.data.answers import Answerer, labels_of
-from jobs.tasks.text_generation import TextGeneration
+from jobs.tasks.text_generation.task import TextGeneration
 from jobs.training import table
 from jobs.training.loop import Job
 

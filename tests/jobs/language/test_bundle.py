@@ -14,7 +14,7 @@ from cluster.recipe import Recipe
 from cluster.store import Artifact, Store
 from jobs import distill, export, fit
 from jobs.measure import exam, gates, next_tokens
-from jobs.tasks.text_generation import TextGeneration
+from jobs.tasks.text_generation.task import TextGeneration
 from serving.bundle import predict
 
 

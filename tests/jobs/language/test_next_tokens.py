@@ -8,7 +8,7 @@ import pytest
 from cluster.recipe import Recipe
 from jobs.measure import next_tokens
 from jobs.measure.ngrams import Bigrams
-from jobs.tasks.text_generation import TextGeneration
+from jobs.tasks.text_generation.task import TextGeneration
 from serving.teachers import writing
 from serving.teachers.causal import CausalParams
 

@@ -11,7 +11,7 @@ import torch
 from cluster.errors import InputError
 from cluster.recipe import Recipe
 from jobs import distill
-from jobs.tasks.text_generation import TextGeneration
+from jobs.tasks.text_generation.task import TextGeneration
 from jobs.training import losses, on_policy
 from jobs.training.loop import Job, train
 from jobs.training.runner import LocalIo, run_local

@@ -12,7 +12,7 @@ from cluster.errors import InputError
 from cluster.recipe import Recipe
 from jobs.data import vocabulary
 from jobs.data.answers import Answerer, labels_of
-from jobs.tasks.text_generation import TextGeneration
+from jobs.tasks.text_generation.task import TextGeneration
 from jobs.training.on_policy import drawn
 from serving import teachers
 from serving.teachers.writing import WritingTeacher, tokenizer_of

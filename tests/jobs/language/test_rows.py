@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cluster.errors import InputError
 from cluster.recipe import Recipe, load
 from jobs.data import corpus, vocabulary
-from jobs.tasks.text_generation import TextGeneration
+from jobs.tasks.text_generation.task import TextGeneration
 from jobs.training import losses
 from serving.models import decoder
 

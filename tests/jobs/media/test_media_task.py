@@ -15,8 +15,8 @@ from cluster.errors import DataError, RecipeError
 from cluster.recipe import Recipe
 from jobs import export, tasks
 from jobs.data.items import COLUMNS, item_of
-from jobs.tasks.visual_qa import VisualQA
-from jobs.tasks.visual_rows import TOKENS, vocabulary
+from jobs.tasks.visual_qa.rows import TOKENS, vocabulary
+from jobs.tasks.visual_qa.task import VisualQA
 from jobs.training import table
 from jobs.training.loop import Job
 from jobs.training.runner import run_local

@@ -12,7 +12,7 @@ from cluster import schema
 from cluster.recipe import Recipe
 from jobs import tasks
 from jobs.data.answers import Answerer, labels_of
-from jobs.tasks.visual_rows import TOKENS
+from jobs.tasks.visual_qa.rows import TOKENS
 from jobs.training import table
 from jobs.training.distiller import View, look
 from jobs.training.loop import Job

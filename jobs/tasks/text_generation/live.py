@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from cluster import schema
 from cluster.recipe.labels import LabelsSection
 from jobs.data import labels as forms
-from jobs.tasks import packed_labels, text_generation_rows
+from jobs.tasks import packed_labels
 from jobs.tasks.soft_labels import record
+from jobs.tasks.text_generation import rows as text_generation_rows
 from jobs.training.on_policy import Draw
 from jobs.training.table import Columns
 from serving.teachers import Reply

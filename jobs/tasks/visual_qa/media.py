@@ -21,8 +21,9 @@ from cluster.recipe.base import Section
 from jobs.data import augment, moving_digits, question_tables, questions, tabular
 from jobs.data.question_tables import Columns, Join
 from jobs.data.questions import NONE, Asked, Bank
-from jobs.tasks import media_views, visual_rows
-from jobs.tasks.visual_rows import TOKENS
+from jobs.tasks.visual_qa import rows as visual_rows
+from jobs.tasks.visual_qa import views as media_views
+from jobs.tasks.visual_qa.rows import TOKENS
 from jobs.training.table import Columns as Packed
 from serving.bundle import clips, pictures, sounds
 

@@ -22,10 +22,12 @@ from cluster import schema
 from cluster.canonical import digest
 from cluster.recipe import ModelSection, Recipe
 from jobs.data import corpus, tabular, vocabulary
-from jobs.tasks import text_generation_check, text_generation_rows, text_models
-from jobs.tasks import text_generation_live as live
+from jobs.tasks import text_models
 from jobs.tasks.soft_labels import soft_columns
-from jobs.tasks.text_generation_check import Writing
+from jobs.tasks.text_generation import check as text_generation_check
+from jobs.tasks.text_generation import live
+from jobs.tasks.text_generation import rows as text_generation_rows
+from jobs.tasks.text_generation.check import Writing
 from jobs.training.on_policy import Draw
 from jobs.training.table import Columns
 from serving import teachers

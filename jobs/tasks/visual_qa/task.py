@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from cluster.errors import RecipeError
 from cluster.recipe import ModelSection, Recipe
 from jobs.data.items import COLUMNS, item_of
-from jobs.tasks import digit_rows, media_rows, visual_rows
 from jobs.tasks.soft_labels import soft_columns
-from jobs.tasks.visual_rows import TOKENS
+from jobs.tasks.visual_qa import digits as digit_rows
+from jobs.tasks.visual_qa import media as media_rows
+from jobs.tasks.visual_qa import rows as visual_rows
+from jobs.tasks.visual_qa.rows import TOKENS
 from jobs.training.table import Columns
 from serving.bundle import pictures
 from serving.models import layers, omni

@@ -19,8 +19,8 @@ from cluster.canonical import digest
 from cluster.recipe import Recipe
 from cluster.recipe.base import Section
 from jobs.data import augment, digits
-from jobs.tasks import visual_rows
-from jobs.tasks.visual_rows import TOKENS
+from jobs.tasks.visual_qa import rows as visual_rows
+from jobs.tasks.visual_qa.rows import TOKENS
 from jobs.training.table import Columns
 from serving.bundle import pictures
 
