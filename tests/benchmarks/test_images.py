@@ -34,7 +34,7 @@ from jobs.training.loop import Job
 from jobs.training.runner import run_local
 from serving.bundle import predict
 
-DATA = Path(os.environ.get("RAYDISTILL_DATA", "/work/shared/data")) / "image"
+DATA = Path(os.environ.get("RAYDISTILL_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "image"
 CELLS = Path(os.environ.get("RAYDISTILL_CELLS", "runs/bench-cells")).resolve() / "images"
 SEEDS = (0, 1, 2)
 VIEWS = "{count: 2, shift: 0.08, flip: true%s}"

@@ -35,7 +35,7 @@ from jobs.training.loop import Job
 from jobs.training.runner import run_local
 from serving.bundle import predict
 
-DATA = Path(os.environ.get("RAYDISTILL_DATA", "/work/shared/data"))
+DATA = Path(os.environ.get("RAYDISTILL_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 CELLS = Path(os.environ.get("RAYDISTILL_CELLS", "runs/bench-cells")).resolve() / "modalities"
 FILES = {"av_mnist": "av_mnist", "easy_vqa": "easy_vqa_questions"}
 # Best possible from one medium alone (DATA.md): the picture's digit or the sound's.

@@ -21,7 +21,7 @@ import pytest
 from cluster.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("RAYDISTILL_DATA", "/work/shared/data")) / "text"
+DATA = Path(os.environ.get("RAYDISTILL_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "text"
 CELLS = Path(os.environ.get("RAYDISTILL_CELLS", "runs/bench-cells")).resolve() / "stages"
 COMMON = [
     f"data.train={DATA / 'banking77_train.parquet'}",

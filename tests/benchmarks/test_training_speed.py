@@ -27,7 +27,7 @@ from jobs.training.loop import Job
 from jobs.training.runner import LocalIo
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("RAYDISTILL_DATA", "/work/shared/data")) / "text"
+DATA = Path(os.environ.get("RAYDISTILL_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "text"
 PEER = Path(os.environ.get("RAYDISTILL_PEERS", "/tmp/peers")) / "trl" / "bin" / "python"
 BATCH, EPOCHS, LONG = 64, 4, 10
 ROWS = int(os.environ.get("RAYDISTILL_SPEED_ROWS", "768"))  # fewer only show that it works

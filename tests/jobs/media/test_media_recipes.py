@@ -11,7 +11,7 @@ from jobs import tasks
 from serving.bundle import clips, pictures, sounds
 from serving.models import omni
 
-DATA = Path(os.environ.get("RAYDISTILL_DATA", "/work/shared/data")) / "multimodal"
+DATA = Path(os.environ.get("RAYDISTILL_DATA", Path(__file__).resolve().parents[4] / "shared" / "data")) / "multimodal"
 SPECIAL = {"image": 5, "audio": 7, "video": 8, "vision_start": 3, "audio_start": 6, "pad": 0, "eos": 1}
 FILES = {"av_mnist": "av_mnist", "easy_vqa": "easy_vqa_questions"}
 MEDIA = {
