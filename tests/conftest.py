@@ -32,6 +32,11 @@ SMALL_RECIPE: dict[str, Any] = {
 }
 
 
+def pytest_configure() -> None:
+    """Ray reads its variables when it is first imported, and some tests import it before there is a cluster."""
+    session.prepare_environment("embedded")
+
+
 @pytest.fixture
 def recipe_values() -> dict[str, Any]:
     """The smallest recipe that loads, as plain values that a test may change."""
