@@ -15,6 +15,7 @@ from cluster.recipe import Recipe
 from jobs import generate
 from jobs.after import audit, curation
 from jobs.before import sheets
+from jobs.data import streaming
 from jobs.data.filters import check as check_filters
 from jobs.data.judging import Judged, difficulty_of, judge, margin_of, rows_of
 from jobs.step import Step, Work
@@ -26,7 +27,7 @@ def body(work: Work) -> None:
     samples, labels = (pq.read_table(folder / f"{name}.parquet") for name in ("samples", "soft_labels"))
     samples, labels, people = sheets.with_people(recipe, samples, labels, work.draft.path)
     rows = rows_of(recipe, samples, labels)
-    judged = judge(rows, recipe.curate.filters)
+    judged = judge(rows, recipe.curate.filters, streaming.judge if len(samples) >= recipe.curate.stream_rows else None)
     kept, counts = judged.kept, judged.counts
     if not len(kept) or kept.mean() < recipe.curate.min_kept_share:
         raise StepFailed(

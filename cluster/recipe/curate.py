@@ -12,6 +12,13 @@ class CurateSection(Section):
     min_kept_share: float = Field(
         0.1, ge=0.0, le=1.0, description="The step fails when fewer rows are kept (share of rows)."
     )
+    stream_rows: int = Field(
+        20_000,
+        ge=1,
+        description="From this many rows on, filters that judge every row by itself run in one pass of Ray Data over "
+        "all workers; the verdicts are the same (rows).",
+        json_schema_extra=NOT_IDENTITY,
+    )
     labels: str | None = Field(
         None,
         description="A filled-in labelling sheet (`jobs sheet`), whose labels overrule the teacher's; null: none.",

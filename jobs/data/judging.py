@@ -6,8 +6,9 @@ Shape legend: R rows, A rows that earlier filters kept, C classes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +53,9 @@ class Judged:
         return {reason: rows for _, reason, rows in told}
 
 
+Pass = Callable[[Rows, Sequence[Term]], Judged]  # what filters that judge every row by itself say of rows
+
+
 def rows_of(recipe: Recipe, samples: pa.Table, labels: pa.Table) -> Rows:
     """What the filters read of samples and their soft labels (rows without one are allowed)."""
     task = tasks.of(recipe)
@@ -78,16 +82,40 @@ def _free(entry: Filter | Gate) -> bool:
     return isinstance(entry, Filter) and not entry.paid
 
 
-def judge(rows: Rows, filters: Sequence[Term]) -> Judged:
+def judge(rows: Rows, filters: Sequence[Term], passed: Pass | None = None) -> Judged:
     """Ask the filters in order; each sees the rows that the ones before it kept.
 
-    Raises StepFailed when the kept set does not pass a gate.
+    Filters in a line that judge every row by itself go through `passed` together, where it is given: one pass over the
+    rows (`jobs.data.streaming`). Raises StepFailed when the kept set does not pass a gate.
     """
     count = rows.samples.num_rows
     out = Judged(
         [term.name for term in filters], [None] * count, [None] * count, np.full(count, np.nan), [None] * count, {}
     )
     alive = np.arange(count)
+    for together, line in groupby(filters, lambda term: passed is not None and _alone(term)):
+        if together and passed is not None:
+            alive = alive[_noted(passed(rows.take(alive), list(line)), alive, out)]
+        else:
+            alive = _in_turn(rows, list(line), alive, out)
+    return out
+
+
+def _alone(term: Term) -> bool:
+    entry = FILTERS[term.name]
+    return isinstance(entry, Filter) and entry.alone(entry.params.parse(term.params))
+
+
+def _noted(judged: Judged, alive: np.ndarray, out: Judged) -> np.ndarray:
+    """Copy what was judged of the rows `alive` int64 [A] into `out`; bool [A] of those kept."""
+    for place, row in enumerate(alive.tolist()):
+        out.filters[row], out.reasons[row] = judged.filters[place], judged.reasons[place]
+        out.scores[row], out.twins[row] = judged.scores[place], judged.twins[place]
+    return judged.kept
+
+
+def _in_turn(rows: Rows, filters: Sequence[Term], alive: np.ndarray, out: Judged) -> np.ndarray:
+    """Ask filters one after the other of the rows `alive` int64; those still kept."""
     for term in filters:
         entry = FILTERS[term.name]
         params = entry.params.parse(term.params)
@@ -99,7 +127,7 @@ def judge(rows: Rows, filters: Sequence[Term]) -> Judged:
                 raise StepFailed("curate", reason, "generate more varied requests or lower the gate")
             continue
         alive = alive[_refused(entry, here, params, alive, term.name, out)]
-    return out
+    return alive
 
 
 def _refused(entry: Filter, here: Rows, params: object, alive: np.ndarray, name: str, out: Judged) -> np.ndarray:

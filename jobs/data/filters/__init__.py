@@ -37,13 +37,14 @@ __all__ = ["FILTERS", "Filter", "Gate", "Rows", "Verdicts", "check"]
 
 @dataclass(frozen=True)
 class Filter:
-    """A row filter: its function, its parameter model, what it refuses of a recipe (raises RecipeError), and whether it
-    asks a model that may cost money."""
+    """A row filter: its function, its parameter model, what it refuses of a recipe (raises RecipeError), whether it
+    asks a model that may cost money, and with which parameters it judges a row without looking at other samples."""
 
     function: Callable[[Rows, Any], Verdicts]
     params: type[Section]
     check: Callable[[Any, Recipe], None] | None = None
     paid: bool = False
+    alone: Callable[[Any], bool] = lambda params: False
 
 
 @dataclass(frozen=True)
@@ -54,19 +55,23 @@ class Gate:
     params: type[Section]
 
 
+def _always(params: Any) -> bool:
+    return True
+
+
 FILTERS: dict[str, Filter | Gate] = {
-    "schema_length": Filter(schema_length.schema_length, schema_length.Params),
-    "pii": Filter(pii.pii, pii.Params),
-    "consistency": Filter(consistency.consistency, consistency.Params, consistency.check),
-    "decontaminate": Filter(decontaminate.decontaminate, decontaminate.Params),
+    "schema_length": Filter(schema_length.schema_length, schema_length.Params, alone=_always),
+    "pii": Filter(pii.pii, pii.Params, alone=_always),
+    "consistency": Filter(consistency.consistency, consistency.Params, consistency.check, alone=_always),
+    "decontaminate": Filter(decontaminate.decontaminate, decontaminate.Params, alone=_always),
     "contradiction": Filter(contradiction.contradiction, contradiction.Params),
     "duplicate": Filter(duplicate.duplicate, duplicate.Params),
     "near_duplicate": Filter(near_duplicate.near_duplicate, near_duplicate.Params),
     "semantic_duplicate": Filter(semantic_duplicate.semantic_duplicate, semantic_duplicate.Params),
-    "confidence": Filter(confidence.confidence, confidence.Params),
-    "agreement": Filter(agreement.agreement, agreement.Params),
+    "confidence": Filter(confidence.confidence, confidence.Params, alone=confidence.absolute),
+    "agreement": Filter(agreement.agreement, agreement.Params, alone=_always),
     "wrong_label": Filter(wrong_label.wrong_label, wrong_label.Params, wrong_label.check),
-    "image_text": Filter(image_text.image_text, image_text.Params, image_text.check),
+    "image_text": Filter(image_text.image_text, image_text.Params, image_text.check, alone=_always),
     "judge": Filter(judge.judge, judge.Params, judge.check, paid=True),
     "class_balance": Filter(class_balance.class_balance, class_balance.Params),
     "diversity": Gate(diversity.diversity, diversity.Params),

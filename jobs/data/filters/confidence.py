@@ -18,6 +18,11 @@ class Params(Section):
     mode: Literal["absolute", "percentile"] = Field("absolute", description="how `minimum` is read")
 
 
+def absolute(params: Params) -> bool:
+    """Whether a row's verdict is its own: a percentile is the whole set's."""
+    return params.mode == "absolute"
+
+
 def confidence(rows: Rows, params: Params) -> Verdicts:
     """ "low_confidence" for rows at or below the cut, "no_confidence" where the teacher told no probability; the score
     is the confidence."""
