@@ -7,7 +7,7 @@ answers are spelled digit by digit ("one six").
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +89,13 @@ class Drawn:
     prompt: list[str]
     answer: list[str]
     slice: list[str]
+
+
+def joined(parts: Sequence[Drawn], count: int) -> Drawn:
+    """The first `count` questions of all parts."""
+    texts = [[text for part in parts for text in getattr(part, name)] for name in ("prompt", "answer", "slice")]
+    first, second = (np.concatenate([getattr(part, name) for part in parts]) for name in ("first", "second"))
+    return Drawn(first[:count], second[:count], *(own[:count] for own in texts))
 
 
 def draw(source: Pictures, split: str, count: int, seed: int, two_share: float = 0.4) -> Drawn:

@@ -88,6 +88,11 @@ def test_requests_have_their_own_ids_and_are_the_same_every_time(tiny_digits: Ca
     assert not set(first["sample_id"].to_pylist()) & set(task.requests("test")["sample_id"].to_pylist())
 
 
+def test_more_samples_begin_with_the_fewer_ones(tiny_digits: Callable[..., Recipe]) -> None:
+    few, more = (tasks.of(tiny_digits(f"generate.samples={count}")).requests("train") for count in (1100, 2050))
+    assert few.equals(more.slice(0, 1100))
+
+
 def test_a_packed_batch_scores_exactly_the_answer_tokens(tiny_digits: Callable[..., Recipe]) -> None:
     task = tasks.of(tiny_digits())
     samples = task.requests("validation")

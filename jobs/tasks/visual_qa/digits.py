@@ -25,6 +25,7 @@ from jobs.training.table import Columns
 from serving.bundle import pictures
 
 SEEDS = {"fit": 11, "train": 13, "validation": 17, "test": 19}  # one stream of questions each
+BLOCK = 1000  # training questions drawn together (rows)
 MAX_IMAGES = 2
 NO_SOUND = np.zeros((0, 0, 0), np.float32)
 
@@ -99,17 +100,27 @@ class DigitRows:
         seed = SEEDS[purpose] * 1000 + (
             self.recipe.generate.seed + self.recipe.seed if purpose in ("fit", "train") else 0
         )
+        if purpose != "train":
+            return *self._block(split, count, seed, views), seed
+        # Whole blocks, cut off at the end: more samples begin with the fewer ones, whose answers are taken over.
+        blocks = [self._block(split, BLOCK, seed * 1_000_003 + start, views) for start in range(0, count, BLOCK)]
+        pixels = np.concatenate([pixels for _, pixels in blocks])[:count]
+        return digits.joined([drawn for drawn, _ in blocks], count), pixels, seed
+
+    def _block(
+        self, split: str, count: int, seed: int, views: Mapping[str, Any] | None
+    ) -> tuple[digits.Drawn, np.ndarray]:
         drawn = digits.draw(self._pictures, split, count, seed, self.questions.two_share)
         pixels = self._pictures.pixels[np.stack([drawn.first, drawn.second], 1)]
-        if views is not None:
-            v = Views.parse(views)
-            rng = np.random.default_rng([seed, 1])
-            flat = pixels.reshape(-1, *pixels.shape[2:])
-            seen = digits.views(flat, rng, v.shift, v.turn, v.scale)
-            unchanged = rng.random(len(flat)) < v.keep
-            seen[unchanged] = flat[unchanged]
-            pixels = seen.reshape(pixels.shape)
-        return drawn, pixels, seed
+        if views is None:
+            return drawn, pixels
+        v = Views.parse(views)
+        rng = np.random.default_rng([seed, 1])
+        flat = pixels.reshape(-1, *pixels.shape[2:])
+        seen = digits.views(flat, rng, v.shift, v.turn, v.scale)
+        unchanged = rng.random(len(flat)) < v.keep
+        seen[unchanged] = flat[unchanged]
+        return drawn, seen.reshape(pixels.shape)
 
     def requests(self, split: str) -> pa.Table:
         """See `Task.requests`; `sample_id` hashes question, pictures and generation settings (DESIGN, decision 13)."""
