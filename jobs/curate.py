@@ -5,6 +5,8 @@ Beside `curation.parquet` it writes what a person looks at: `curation.html` and 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,7 +28,7 @@ def body(work: Work) -> None:
     folder, recipe = work.parents["samples"].path(), work.recipe
     samples, labels = (pq.read_table(folder / f"{name}.parquet") for name in ("samples", "soft_labels"))
     samples, labels, people = sheets.with_people(recipe, samples, labels, work.draft.path)
-    rows = rows_of(recipe, samples, labels)
+    rows = replace(rows_of(recipe, samples, labels), spent=work.draft.scratch)
     judged = judge(rows, recipe.curate.filters, streaming.judge if len(samples) >= recipe.curate.stream_rows else None)
     kept, counts = judged.kept, judged.counts
     if not len(kept) or kept.mean() < recipe.curate.min_kept_share:

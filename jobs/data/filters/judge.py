@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from cluster import sandbox
+from cluster.canonical import digest
 from cluster.errors import RecipeError
 from cluster.recipe import ModelSection, Recipe
 from cluster.recipe.base import Section
@@ -54,7 +55,10 @@ def check(params: Params, recipe: Recipe) -> None:
 def judge(rows: Rows, params: Params) -> Verdicts:
     """ "judged_bad" for what the judge refuses, "not_judged" where it gives no verdict; the score is its confidence in
     what it said (0 to 1, NaN where it shows none). Raises InputError as `check`."""
-    asked, model = _template(params), teachers.open_teacher(params.judge, at="judge")
+    # A budget holds for the curation, also when it is tried again; two judges have one each.
+    ledger = rows.spent and rows.spent / f"judge-{digest(params.judge.model_dump(mode='json'))[:16]}.json"
+    sharing = teachers.Sharing(ledger=ledger)
+    asked, model = _template(params), teachers.open_teacher(params.judge, sharing=sharing, at="judge")
     reasons: list[str | None] = []
     scores: list[float] = []
     table = rows.samples.select([name for name in ASKED if name in rows.samples.column_names])

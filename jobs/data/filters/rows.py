@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ class Rows:
 
     `embeddings` are unit vectors float32 [R, E]; `probabilities` the teacher's class probabilities float32 [R, C]
     where its answers are classes; `evaluation` the requests (`cluster.schema` "requests") of every evaluation split;
-    `seed` feeds what is random.
+    `seed` feeds what is random; `spent` is a folder in which a paid model notes what it has cost (null: nowhere).
     """
 
     samples: pa.Table
@@ -23,11 +24,12 @@ class Rows:
     probabilities: np.ndarray | None = None
     evaluation: Mapping[str, pa.Table] = field(default_factory=dict)
     seed: int = 0
+    spent: Path | None = None
 
     def take(self, places: np.ndarray) -> Rows:
         """The rows at `places` int64, in that order."""
         own = None if self.probabilities is None else self.probabilities[places]
-        return Rows(self.samples.take(places), self.embeddings[places], own, self.evaluation, self.seed)
+        return replace(self, samples=self.samples.take(places), embeddings=self.embeddings[places], probabilities=own)
 
     def origins(self) -> list[str]:
         """Per row the `sample_id` it is a view of; its own where it is no view or the table knows no views."""

@@ -1,6 +1,8 @@
 """A model that judges rows: a real HTTP server answers the questions."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,18 @@ def test_a_row_that_the_judge_gives_no_answer_to_is_set_aside_not_kept(
     verdicts = judge.judge(rows, judge.Params.parse({"judge": judge_params["judge"] | {"asking": asking}}))
     assert list(verdicts.reasons) == [None, "not_judged"]
     assert np.isnan(verdicts.scores[1])
+
+
+def test_the_judges_budget_goes_on_where_an_earlier_try_of_the_curation_left_it(
+    make_rows: Callable[..., Rows], judge_params: dict[str, Any], tmp_path: Path
+) -> None:
+    asking = judge_params["judge"]["asking"] | {"budget_tokens": 1500.0}
+    params = judge.Params.parse({"judge": judge_params["judge"] | {"asking": asking}, "batch_size": 1})
+    rows = replace(make_rows(["where is my card"] * 40, np.ones((40, 1), np.float32)), spent=tmp_path)
+    first = [judge.judge(rows, params).reasons.count(None) for _ in range(2)]
+    assert 0 < first[0] < 40
+    assert first[1] == 0
+    assert len(list(tmp_path.glob("judge-*.json"))) == 1
 
 
 @pytest.mark.parametrize(
