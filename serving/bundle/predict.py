@@ -94,6 +94,16 @@ KINDS: dict[str, Callable[[files.Source, Mapping[str, Any]], Answerer]] = {
     "visual_qa": _pictures,
 }
 
+CACHE = ("layers", "kv_heads", "head_dim")
+# What the description of a task has beside what every one has: asked for before anything is opened.
+FIELDS: dict[str, Sequence[str]] = {
+    "retrieval": ("labels", "max_tokens", "scale"),
+    "text_classification": ("labels", "max_tokens"),
+    "image_classification": ("labels", "picture"),
+    "text_generation": ("tokens", "continues", "max_tokens", "max_new_tokens", "temperature", "seed", *CACHE),
+    "visual_qa": ("tokens", "picture", "max_images", "max_new_tokens", "hidden_size", *CACHE),
+}
+
 
 def load(folder: str | Path) -> Answerer:
     """Open a bundle after checking its description, its signature and every file.
@@ -112,6 +122,9 @@ def of(source: files.Source, spec: Mapping[str, Any]) -> Answerer:
     """The student of a description and its files. Raises BundleError naming a field or file that does not fit."""
     if spec["task"] not in KINDS:
         raise BundleError(f"bundle.json: task: got {spec['task']!r:.80}, expected one of {sorted(KINDS)}")
+    for field in FIELDS[spec["task"]]:
+        if field not in spec:
+            raise BundleError(f"bundle.json: {field}: missing; a student for {spec['task']} needs it")
     try:
         return KINDS[spec["task"]](source, spec)
     except (KeyError, TypeError) as error:

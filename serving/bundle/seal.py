@@ -101,7 +101,8 @@ def closed(data: bytes, name: str, key: bytes) -> bytes:
     bytes again (an artifact made twice is one artifact).
     """
     nonce = hmac.new(key, name.encode() + b"\0" + data, hashlib.sha256).digest()[:NONCE_BYTES]
-    return nonce + _cipher(key).encrypt(nonce, data, name.encode())
+    coded: bytes = _cipher(key).encrypt(nonce, data, name.encode())
+    return nonce + coded
 
 
 def opened(data: bytes, name: str, key: bytes | None) -> bytes:

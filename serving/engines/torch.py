@@ -41,7 +41,8 @@ class Graph:
         extra = {INPUTS: ""}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is kept by torch, without new features
-            self.function = torch.jit.load(io.BytesIO(data), map_location="cpu", _extra_files=extra).eval()
+            jit: Any = torch.jit
+            self.function = jit.load(io.BytesIO(data), map_location="cpu", _extra_files=extra).eval()
         self.inputs: list[str] = json.loads(extra[INPUTS])
         self.half = precision == "bfloat16"
 

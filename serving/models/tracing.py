@@ -35,9 +35,10 @@ def write(
         # against torch (`jobs.packing.checking`) is what proves the trace.
         warnings.simplefilter("ignore")
         if opset is SCRIPT:
-            traced: Any = torch.jit.trace(graph.eval(), example, check_trace=False)
+            jit: Any = torch.jit
+            traced: Any = jit.trace(graph.eval(), example, check_trace=False)
             extra = {torch_engine.INPUTS: json.dumps(list(inputs))}
-            torch.jit.save(traced, f"{stem}{torch_engine.FILE}", _extra_files=extra)
+            jit.save(traced, f"{stem}{torch_engine.FILE}", _extra_files=extra)
             return
         torch.onnx.export(
             graph.eval(), example, f"{stem}.onnx", dynamo=False, opset_version=opset, input_names=list(inputs),
