@@ -18,6 +18,7 @@ from serving.bundle.answer import BundleError
 
 DESCRIPTION, SIGNATURE = "bundle.json", "bundle.sig"
 NESTED = ("float32", "teacher")  # bundles of their own below this one, with descriptions of their own
+COMPILED = "__pycache__"  # Python leaves it where a bundle is imported; `predict.py` itself never reads it
 COMMON: Mapping[str, type] = {"task": str, "engine": dict, "threads": int, "files": dict}  # fields that every one has
 
 
@@ -130,7 +131,7 @@ def _refuse_more(folder: Path, listed: Mapping[str, Any]) -> None:
         name = path.relative_to(folder)
         if name.parts[0] in NESTED or (path.is_dir() and not path.is_symlink()):
             continue
-        if name.as_posix() not in known:
+        if name.as_posix() not in known and name.parent.name != COMPILED:
             raise BundleError(f"{name.as_posix()}: not listed in {DESCRIPTION}; a bundle holds nothing else")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -21,7 +22,7 @@ from typing import Any, Protocol
 def _refuse_changed_code(folder: Path) -> None:
     """End with exit code 2 when code below `folder` is not what `bundle.json` says: run before any of it is imported,
     as a damaged file may be no Python at all. Everything else is checked by `verify`."""
-    sys.dont_write_bytecode = True  # a bundle holds nothing but what is listed
+    sys.dont_write_bytecode, sys.pycache_prefix = True, os.devnull  # compiled code is neither left there nor read
     try:
         files = json.loads((folder / "bundle.json").read_bytes())["files"]
         for name in [name for name in files if name.endswith(".py")]:

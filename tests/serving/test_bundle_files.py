@@ -1,8 +1,11 @@
 """No byte of a bundle may change: flipped, cut, swapped, missing, added, unsigned; it is refused, and what is named."""
 
+import importlib.util
 import json
+import marshal
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -205,6 +208,18 @@ def test_encryption_is_bound_to_name_and_key_and_gives_the_same_bytes_again() ->
 def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, folder / "predict.py", *arguments]
     return subprocess.run(command, cwd=folder.parent, env={}, capture_output=True, text=True, check=False)
+
+
+def test_compiled_code_that_lies_in_a_bundle_is_not_run(copied: Path) -> None:
+    target = copied / "serving" / "bundle" / "answer.py"
+    stat = target.stat()
+    code = marshal.dumps(compile("raise SystemExit('planted')", str(target), "exec"))
+    header = importlib.util.MAGIC_NUMBER + struct.pack("<III", 0, int(stat.st_mtime), stat.st_size)
+    planted = Path(importlib.util.cache_from_source(str(target)))
+    planted.parent.mkdir()
+    planted.write_bytes(header + code)
+    ran = run(copied, "--text", "is it even ?")
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", ["serving/bundle/answer.py", "serving/engines/onnxruntime.py", "decoder.onnx"])
