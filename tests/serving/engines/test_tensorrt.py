@@ -100,11 +100,10 @@ def test_every_name_is_in_the_vendors_bindings(tmp_path: Path) -> None:
     )
     asked = json.dumps({owner: [name for name in names if name != "nptype"] for owner, names in USED.items()})
     found = []
+    binary, environment = tmp_path / "tensorrt_bindings" / "tensorrt.so", {"LD_LIBRARY_PATH": str(tmp_path)}
     for names in (asked, json.dumps(GONE)):
-        ran = subprocess.run(
-            [sys.executable, "-c", code, names, tmp_path / "tensorrt_bindings" / "tensorrt.so"], env={"LD_LIBRARY_PATH": str(tmp_path)}, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
+        command = [sys.executable, "-c", code, names, str(binary)]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stderr[-2000:]
         found.append(json.loads(ran.stdout))
     assert found[0] == []
