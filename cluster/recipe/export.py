@@ -12,7 +12,7 @@ Scheme = Literal["fast", "exact", "static", "weights", "float16", "bfloat16", "f
 class ExportSection(Section):
     """Engine and INT8 scheme of the bundle, and how the bundle is sealed."""
 
-    engine: Literal["auto", "onnxruntime", "openvino", "torch", "tensorrt"] = Field(
+    engine: Literal["onnxruntime", "openvino", "torch", "tensorrt", "auto"] = Field(
         "onnxruntime",
         description="Runtime that answers; auto: tensorrt where this host has it and a driver, else onnxruntime.",
     )

@@ -1,4 +1,4 @@
-"""A bundle answers where there is Python with its engine, numpy, tokenizers and Pillow alone: the bits that are served."""
+"""A bundle answers where there is Python with its engine, numpy, tokenizers and Pillow: the same bits as served."""
 
 from __future__ import annotations
 

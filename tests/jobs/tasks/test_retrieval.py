@@ -17,7 +17,7 @@ from cluster.recipe import Recipe
 from jobs import export, tasks
 from jobs.data import pairs
 from jobs.measure import baselines, ranking
-from jobs.packing import writing
+from jobs.packing import checking, writing
 from jobs.quantize.plan import Plan
 from jobs.tasks.soft_labels import record
 from jobs.training import table
@@ -140,7 +140,7 @@ def test_a_student_learns_the_list_and_its_bundle_ranks_it(
     spec = export.plain(trained.weights, plain, recipe)
     writing.describe(quantized, spec | writing.student(plain, quantized, recipe, Plan("exact")), recipe)
     items = [{"text": f"what is {own}"} for own in PLANTS]
-    assert export.difference(trained.weights, plain, items) < 1e-3
+    assert checking.difference(trained.weights, plain, items) < 1e-3
     teacher_says = transformers.load(teacher).answer(items)
     bundle = predict.load(quantized)
     said = bundle.predict(items)
