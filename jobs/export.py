@@ -7,7 +7,6 @@ machine and threads: `float32/` (the student before INT8) and `teacher/`.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,23 +15,22 @@ from typing import Any
 import numpy as np
 
 from cluster.canonical import file_digest
+from cluster.errors import ArtifactMissing
 from cluster.recipe import Recipe
-from jobs import distill, fit, quantize, tasks
+from jobs import distill, fit, tasks
 from jobs.data.items import COLUMNS
-from jobs.packing import calibration, fits, graphs, writing
+from jobs.packing import calibration, choosing, fits, writing
 from jobs.packing.checking import check_items, difference
-from jobs.quantize import exam, search, sensitivity
+from jobs.quantize import search
 from jobs.quantize.invariance import batch_invariant
-from jobs.quantize.plan import Plan
 from jobs.step import Step, Work, run_name
-from serving import engines, teachers
+from serving import teachers
 from serving.bundle import files, predict
 
 ROWS = 128  # validation rows that the exported graphs are checked on
 TEXT_ROWS = 16  # of a language model: every token of a row is compared, over the whole vocabulary
-READ_ONNX = ("onnxruntime", "openvino")  # engines that answer from the float32 file too
 
-check = fits.check
+check, plain, engine_bytes = fits.check, choosing.plain, writing.engine_bytes
 
 
 def body(work: Work) -> None:
@@ -51,10 +49,10 @@ def body(work: Work) -> None:
             continue
         plain(model, out / name, readable)
         differences[kind] = difference(model, out / name, items)
-    choosing = Choosing(readable, out / "float32", work)
-    found, took = choosing.found(), time.perf_counter() - started
+    choice = choosing.Choosing(readable, out / "float32", work.parents["student"].path() / "hf", _curated(work))
+    found, took = choice.found(), time.perf_counter() - started
     lineage = lineage_of(work)
-    spec = choosing.written(found.plan, out)
+    spec = choice.written(found.plan, out)
     if recipe.export.mobile:
         writing.add_mobile(out)
     writing.describe(out, spec, readable, lineage)
@@ -68,77 +66,38 @@ def body(work: Work) -> None:
     work.draft.note(
         scheme=found.plan.scheme, engine=spec["engine"], batch_invariant=spec["batch_invariant"],
         logit_difference=differences, **sizes, golden=golden, signed=recipe.export.sign,
-        encrypted=recipe.export.encrypt, quantize_seconds=round(took, 2), quantization=choosing.facts(found),
+        encrypted=recipe.export.encrypt, quantize_seconds=round(took, 2), quantization=choice.facts(found),
         same_answers_after_int8=float(np.mean([a.text == b.text for a, b in zip(quantized, before, strict=True)])),
     )  # fmt: skip
 
 
-class Choosing:
-    """Makes and tries a student's plans; `source` is its float32 bundle."""
-
-    def __init__(self, recipe: Recipe, source: Path, work: Work) -> None:
-        self.recipe, self.source, self.work = recipe, source, work
-        self.spec = predict.verify(source)
-        self.exam = exam.of(recipe)
-        self.plain = self.exam.take(predict.load(source))
-        self.rows: Mapping[str, Sequence[Any]] | None = None
-
-    def found(self) -> search.Found:
-        """The plan of the recipe, tried; searched for where the recipe leaves it open."""
-        plans = fits.plans(self.recipe)
-        if not fits.searches(self.recipe):
-            return search.Found(plans[0], [self.tried(plans[0])], {})
-        return search.walk(plans, self.tried, self.cost)
-
-    def tried(self, plan: Plan) -> search.Point:
-        """Write, open and examine a plan in a folder of its own."""
-        with tempfile.TemporaryDirectory() as folder:
-            student = self.opened(plan, Path(folder))
-            taken = self.exam.take(student)
-            return search.judged(plan, engine_bytes(Path(folder)), taken, self.plain, self.recipe.evaluate.gates)
-
-    def cost(self, plan: Plan) -> dict[str, float]:
-        """See `search.walk`; nothing where the engine has no layers to leave out."""
-        if plan.scheme not in quantize.INT8 or self.recipe.export.engine not in READ_ONNX:
-            return {}
-        rows = tasks.of(self.recipe).requests("validation").select([*COLUMNS]).to_pylist()
-        return sensitivity.measured(self.source, plan, self.opened, check_items(rows, sensitivity.ROWS))
-
-    def opened(self, plan: Plan, folder: Path) -> Any:
-        """A plan written into an empty folder, as a student that is not described yet."""
-        spec = self.written(plan, folder)
-        return predict.of(files.Folder(folder), {**spec, "threads": self.recipe.export.threads})
-
-    def written(self, plan: Plan, folder: Path) -> dict[str, Any]:
-        """Write a plan's files; the description so far."""
-        if self.recipe.export.engine == "torch":
-            fields = writing.scripted(self.work.parents["student"].path() / "hf", folder, plan)
-        else:
-            fields = writing.student(self.source, folder, self.recipe, self._calibrated(plan))
-        return {**self.spec, **fields, "batch_invariant": None}
-
-    def facts(self, found: search.Found) -> dict[str, Any]:
-        """See `search.facts`."""
-        about = {"engine": self.recipe.export.engine, "metric": self.exam.metric, "metric_float32": self.plain.metric,
-                 "rows": len(self.exam), "bytes_float32": engine_bytes(self.source)}  # fmt: skip
-        return search.facts(found, self.recipe.export.scheme, self.recipe.evaluate.gates, about)
-
-    def _calibrated(self, plan: Plan) -> Plan:
-        if plan.scheme not in quantize.CALIBRATED:
-            return plan
-        if self.rows is None:
-            items = calibration.curated_items(self.work.store, self.work.parents["student"])
-            self.rows = calibration.recorded(self.source, items)
-        return plan.fed(self.rows)
+def tried_bundle(recipe: Recipe, model: Path, out: Path, curated: choosing.Requests) -> search.Found:
+    """Write a student that is no artifact (an HF folder `model`) as a bundle into the new folder `out`, with `float32/`
+    below it: what a search or a pilot measures. Not sealed, without golden samples and without a teacher; `curated` gives the
+    requests that set ranges, and is asked by static schemes alone. Returns what was tried.
+    """
+    sealed_off = {"encrypt": False, "sign": False}
+    recipe = fits.resolved(recipe)
+    recipe = recipe.model_copy(update={"export": recipe.export.model_copy(update=sealed_off)})
+    plain(model, out / "float32", recipe)
+    choice = choosing.Choosing(recipe, out / "float32", model, curated)
+    found = choice.found()
+    writing.describe(out, choice.written(found.plan, out), recipe)
+    return found
 
 
-def plain(model: Path, folder: Path, recipe: Recipe) -> dict[str, Any]:
-    """Write a model folder as a described float32 bundle (ONNX) without the code that answers; its description."""
-    spec = graphs.export(model, folder, recipe.export.opset)
-    engine = recipe.export.engine if recipe.export.engine in READ_ONNX else "onnxruntime"
-    spec |= {"scheme": "float32", "batch_invariant": None, "engine": writing.about(engine, "float32")}
-    writing.describe(folder, spec, recipe)
-    return spec
+def _curated(work: Work) -> choosing.Requests:
+    """The curated set that the student was distilled from. Raises ArtifactMissing, once asked, when it is not there."""
+    student = work.parents["student"]
+
+    def read() -> list[dict[str, Any]]:
+        parents = student.manifest.parents
+        if "curated" not in parents:
+            raise ArtifactMissing("curated", f"of student {student.id}", hint="distil the student again")
+        samples, curated = (work.store.get(kind, parents[kind]) for kind in ("samples", "curated"))
+        return calibration.curated_items(samples.path(), curated.path())
+
+    return read
 
 
 def lineage_of(work: Work) -> dict[str, Any]:
@@ -157,12 +116,6 @@ def seal_all(out: Path, recipe: Recipe) -> None:
     """Encrypt the bundle and the two below it, and describe them as such."""
     for folder in (out, *(out / name for name in files.NESTED if (out / name).is_dir())):
         writing.describe(folder, predict.verify(folder), recipe)
-
-
-def engine_bytes(folder: Path) -> int:
-    """Size of a bundle's graphs (bytes)."""
-    endings = {engines.module(name).FILE for name in engines.ENGINES}
-    return sum(path.stat().st_size for path in folder.iterdir() if path.suffix in endings)
 
 
 def check_items_of(items: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:

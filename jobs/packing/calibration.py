@@ -14,8 +14,6 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cluster.errors import ArtifactMissing
-from cluster.store import Artifact, Store
 from jobs.data.items import COLUMNS
 from jobs.packing.checking import check_items
 from jobs.quantize.plan import Feeds
@@ -59,17 +57,9 @@ def recorded(bundle: Path, items: Sequence[Mapping[str, Any]]) -> dict[str, list
     return {name: one.calls[:: max(1, step[name])] for name, one in recorders.items()}
 
 
-def curated_items(store: Store, student: Artifact) -> list[dict[str, Any]]:
-    """Requests of the curated set that the student was distilled from, spread over it.
-
-    Raises ArtifactMissing when the set is not in the store any more.
-    """
-    parents = student.manifest.parents
-    if "curated" not in parents:
-        raise ArtifactMissing("curated", f"of student {student.id}", hint="distil the student again")
-    curated = store.get("curated", parents["curated"])
-    samples = store.get("samples", parents["samples"])
-    verdicts = pq.read_table(curated.path() / "curation.parquet", columns=["sample_id", "kept"])
+def curated_items(samples: Path, curated: Path) -> list[dict[str, Any]]:
+    """Requests of a curated set (folders of the two artifacts), spread over it."""
+    verdicts = pq.read_table(curated / "curation.parquet", columns=["sample_id", "kept"])
     kept = verdicts.filter(verdicts["kept"])["sample_id"]
-    rows = pq.read_table(samples.path() / "samples.parquet", columns=["sample_id", *COLUMNS])
+    rows = pq.read_table(samples / "samples.parquet", columns=["sample_id", *COLUMNS])
     return check_items(rows.filter(pc.is_in(rows["sample_id"], value_set=kept.combine_chunks())).to_pylist(), ROWS)

@@ -128,3 +128,9 @@ def describe(folder: Path, spec: Mapping[str, Any], recipe: Recipe, lineage: Map
     (folder / files.DESCRIPTION).write_bytes(content)
     if section.sign:
         (folder / files.SIGNATURE).write_bytes(seal.signature(content, seal.signing_key_of(os.environ)))
+
+
+def engine_bytes(folder: Path) -> int:
+    """Size of a bundle's graphs (bytes)."""
+    endings = {engines.module(name).FILE for name in engines.ENGINES}
+    return sum(path.stat().st_size for path in folder.iterdir() if path.suffix in endings)

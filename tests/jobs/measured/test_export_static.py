@@ -14,7 +14,7 @@ from serving.bundle import predict
 
 
 def test_ranges_come_from_the_curated_set_of_the_run(tiny_run: Any, tiny_recipe: Callable[..., Recipe]) -> None:
-    items = calibration.curated_items(tiny_run.store, tiny_run.artifacts["student"])
+    items = calibration.curated_items(*(tiny_run.artifacts[kind].path() for kind in ("samples", "curated")))
     kept = tiny_run.artifacts["curated"].manifest.facts["kept"]
     assert 0 < len(items) <= kept
     calls = calibration.recorded(tiny_run.artifacts["bundle"].path() / "float32", items[:8])
