@@ -73,8 +73,9 @@ def body(work: Work) -> None:
 
 def tried_bundle(recipe: Recipe, model: Path, out: Path, curated: choosing.Requests) -> search.Found:
     """Write a student that is no artifact (an HF folder `model`) as a bundle into the new folder `out`, with `float32/`
-    below it: what a search or a pilot measures. Not sealed, without golden samples and without a teacher; `curated` gives the
-    requests that set ranges, and is asked by static schemes alone. Returns what was tried.
+    below it: what a search or a pilot measures. Not sealed, without golden samples and without a teacher.
+
+    `curated` gives the requests that set ranges, and is asked by static schemes alone. Returns what was tried.
     """
     sealed_off = {"encrypt": False, "sign": False}
     recipe = fits.resolved(recipe)
