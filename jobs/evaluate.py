@@ -18,18 +18,44 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster import session
+from cluster import schema, session
 from cluster.recipe import Recipe
 from cluster.store import Artifact
 from jobs import curate, distill, export, fit, generate, tasks
 from jobs.after import page
-from jobs.measure import beyond, bootstrap, calibration, exam, forgetting, gates, latency, metrics, next_tokens, ranking
+from jobs.measure import (
+    beyond,
+    bootstrap,
+    calibration,
+    edge,
+    exam,
+    fairness,
+    forgetting,
+    gates,
+    latency,
+    metrics,
+    next_tokens,
+    ranking,
+    slices,
+)
 from jobs.measure.contenders import Contender, ask_all
 from jobs.measure.exam import Exam
 from jobs.step import Step, Work, run_name
 from serving.bundle import predict
 
 LOGIT_ROWS = 256  # rows whose INT8 and float32 logits are compared
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse devices that nobody knows, columns that the rows do not have, and identities that cannot be compared,
+    before anything runs. Raises InputError."""
+    section, seed = recipe.evaluate, recipe.seed
+    edge.profiles(section.edge, section.edge_profiles)
+    texts = [name for name, (kind, *_) in schema.COLUMNS["requests"].items() if kind == "string"]
+    for column in set(section.slice_columns) - set(texts):
+        slices.in_file(recipe.data, column, texts)
+    if section.fairness is not None:
+        fairness.check(section.fairness, tasks.of(recipe).classes or (), seed)
 
 
 def body(work: Work) -> None:

@@ -6,13 +6,14 @@ in Text Classification): what differs between two groups is the identity alone, 
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cluster.errors import RecipeError
+from cluster.errors import InputError, RecipeError
 from cluster.recipe.measures import FairnessSection
 from jobs.data import readers
 from jobs.measure import slices
@@ -20,6 +21,16 @@ from serving.bundle.answer import Answer
 
 Array = np.ndarray[Any, Any]
 Predict = Callable[[Sequence[Mapping[str, Any]]], Sequence[Answer]]
+
+
+def check(section: FairnessSection, classes: Sequence[str], seed: int) -> None:
+    """Raise InputError where the audit could not be made: no fairlearn, no such class, file, column or groups."""
+    if importlib.util.find_spec("fairlearn") is None:
+        raise InputError("evaluate.fairness needs fairlearn", got="not installed", hint="pip install -e .[eval]")
+    if section.positive not in classes:
+        expected = ", ".join(classes) or "a task with classes"
+        raise RecipeError("evaluate.fairness.positive: no such class", got=section.positive, expected=expected)
+    read(section, seed)
 
 
 def measure(section: FairnessSection, predict: Predict, seed: int) -> dict[str, Any]:

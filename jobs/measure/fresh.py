@@ -1,13 +1,14 @@
 """Runs in a process of its own and answers with a bundle: what loading and answering take where nothing else lives.
 
-`python -P fresh.py ORDER.json` with the bundle on PYTHONPATH, so that the code that answers is the bundle's own copy:
-no Ray, no torch, nothing of `jobs`. Prints one JSON line. The order: `bundle`, `items` (requests), and where
-given `cpus` (cores it may use, as taskset does) and `memory_bytes` (limit of its private memory, RLIMIT_DATA).
+`python -P fresh.py ORDER.json` with the bundle on PYTHONPATH, so that the code that answers is the bundle's own
+`predict.py`: no Ray, no torch, nothing of `jobs`. Prints one JSON line. The order: `bundle`, `items` (requests),
+and where given `cpus` (cores it may use, as taskset does) and `memory_bytes` (its private memory, RLIMIT_DATA).
 """
 
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import os
 import resource
@@ -31,8 +32,7 @@ def main(path: str) -> None:
     import numpy  # noqa: F401  (what every bundle imports: counted as the runtime's, not the model's)
     import onnxruntime  # noqa: F401
 
-    from serving.bundle import predict
-
+    predict: Any = importlib.import_module("predict")  # the bundle's own file, whatever lies in this checkout
     imported, runtime = time.perf_counter(), memory("VmHWM")
     engine = predict.load(order["bundle"])
     loaded = time.perf_counter()

@@ -31,17 +31,16 @@ def table(rows: Exam, answers: Mapping[str, Sequence[str]]) -> pa.Table:
     return pa.table({"sample_id": rows.ids, "text": texts, "slice": rows.slices, "truth": rows.truth, **answers})
 
 
-def measure(rows: Exam, answers: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """`with_float` and `with_champion` (None without one): shares of golden rows that the INT8 student answers as they
-    do; `right`: share that it answers as the truth has it."""
+def measure(truth: Sequence[Any], answers: Mapping[str, Sequence[Any]]) -> dict[str, float | None]:
+    """`with_float` and `with_champion` (None without one): shares of golden answers of the INT8 student that are those
+    of the others; `right`: share that are the truth."""
     own = answers["student_int8"]
     return {
-        "rows": len(rows),
         "with_float": _same(own, answers["student"]),
         "with_champion": _same(own, answers["champion"]) if "champion" in answers else None,
-        "right": _same(own, rows.truth),
+        "right": _same(own, truth),
     }
 
 
-def _same(one: Sequence[str], other: Sequence[str]) -> float:
+def _same(one: Sequence[Any], other: Sequence[Any]) -> float:
     return float(np.mean([a == b for a, b in zip(one, other, strict=True)]))

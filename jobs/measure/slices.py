@@ -46,7 +46,7 @@ def wilson(hits: int, rows: int) -> tuple[float, float]:
 def by_length(texts: Sequence[str]) -> list[str]:
     """Each text's bin of length in words: quarters of the texts at hand, fewer where lengths repeat."""
     words_R = np.array([len(text.split()) for text in texts])
-    edges = np.unique(np.quantile(words_R, [0.25, 0.5, 0.75], method="higher"))
+    edges = np.unique(np.quantile(words_R, [0.25, 0.5, 0.75], method="lower"))
     place_R = np.searchsorted(edges, words_R)
     spans = {place: (words_R[place_R == place].min(), words_R[place_R == place].max()) for place in np.unique(place_R)}
     return [f"{low} to {high} words" if low < high else f"{low} words" for low, high in (spans[p] for p in place_R)]
