@@ -71,7 +71,7 @@ class EvaluateSection(Section):
     slice_columns: list[str] = Field(
         [], description="Columns of the test file, or of the requests, that the report draws slices by."
     )
-    golden_rows: int = Field(64, ge=1, description="Validation rows kept as golden samples (rows).")
+    golden_rows: int = Field(256, ge=1, description="Validation rows kept as golden samples (rows).")
     transfer_rows: int = Field(
         128, ge=0, description="Validation rows whose layers are compared by CKA (rows); 0: none."
     )
