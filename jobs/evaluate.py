@@ -23,6 +23,7 @@ from cluster.recipe import Recipe
 from cluster.store import Artifact
 from jobs import curate, distill, export, fit, generate, tasks
 from jobs.after import page
+from jobs.data import tabular
 from jobs.measure import (
     beyond,
     bootstrap,
@@ -222,8 +223,10 @@ def _predictions(rows: Exam, asked: Mapping[str, Contender]) -> pa.Table:
 
 
 def _inputs(recipe: Recipe) -> dict[str, Any]:
-    # The report quotes the whole recipe, and the control arm is read without being a parent.
-    return {"recipe": recipe.fingerprint(), "control": distill.CONTROL.id(recipe) if recipe.distill.control else None}
+    # The report quotes the whole recipe, and the control arm and the audited sentences are read without being parents.
+    own = {"recipe": recipe.fingerprint(), "control": distill.CONTROL.id(recipe) if recipe.distill.control else None}
+    audited = recipe.evaluate.fairness
+    return own if audited is None else own | {"templates": tabular.sha256(Path(audited.templates).expanduser())}
 
 
 STEP = Step(

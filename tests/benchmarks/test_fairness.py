@@ -1,4 +1,4 @@
-"""A sentiment student audited for identities: sst2 learned from MiniLM, asked about the nontoxic sentences of the Jigsaw
+"""A sentiment student audited for identities: sst2 learned from MiniLM, asked about nontoxic sentences of the Jigsaw
 templates, which differ in whom they name. The gap in P(positive) is what the gate `fairness_gap_max` is held to.
 
 A small run: 3,000 rows, one teacher of 150 steps. The number says that the audit finds something, and how much; a
