@@ -33,7 +33,14 @@ def answer(
     """
     with tempfile.TemporaryDirectory() as folder:
         order = Path(folder) / "order.json"
-        asked = {"bundle": str(bundle), "items": [dict(item) for item in items], "cpus": cpus, "memory_bytes": memory}
+        engine, _ = engine_of(bundle)
+        asked = {
+            "bundle": str(bundle),
+            "engine": engine,
+            "items": [dict(item) for item in items],
+            "cpus": cpus,
+            "memory_bytes": memory,
+        }
         order.write_text(json.dumps(asked, default=lambda value: {"base64": base64.b64encode(value).decode()}))
         environment = {**os.environ, "PYTHONPATH": str(code), "PYTHONDONTWRITEBYTECODE": "1"}
         if memory is not None:  # helper threads of numpy's algebra reserve memory that no bundle uses
@@ -51,6 +58,13 @@ def answer(
     took = told.pop("took_ms")
     told["latency_ms"] = {f"p{p}": float(np.percentile(took, p)) for p in PERCENTILES}
     return told | {"cpu_share": told["cpu_ms"] / float(np.mean(took)), "requests_per_s": 1000 / float(np.mean(took))}
+
+
+def engine_of(bundle: Path) -> tuple[str, str]:
+    """Name (of the library that is imported) and version of the engine that a bundle's description pins."""
+    about = json.loads((bundle / "bundle.json").read_text())["engine"]
+    name = about["name"] if "name" in about else next(iter(about))
+    return name, about["version" if "name" in about else name]
 
 
 def _how(done: subprocess.CompletedProcess[str]) -> str:

@@ -32,15 +32,12 @@ def measure(
     the exam, which stand where there are any; those of the fresh process else."""
     found = {}
     for name, folder in engines(bundle).items():
-        engine = predict.load(folder)
-        calls = graph_cost.fed(engine, folder, items[:COUNTED])
-        spec = engine.spec
-        del engine
+        spec, calls = predict.verify(folder), _calls(folder, items)
         plain = bundle / FLOAT["student"] if name not in FLOAT else folder
         own = alone.answer(bundle, folder, items)
         latency = timed.get(name) or own["latency_ms"]
         found[name] = {
-            "engine": _engine(spec), "scheme": spec["scheme"], "file_bytes": engine_bytes(folder),
+            "engine": " ".join(alone.engine_of(folder)), "scheme": spec["scheme"], "file_bytes": engine_bytes(folder),
             **{key: own[key] for key in ("load_ms", "rss_peak_bytes", "rss_runtime_bytes", "cpu_ms", "cpu_share",
                                          "requests_per_s", "rows_per_s_batched", "threads")},
             "activation_peak_bytes": graph_cost.activation_bytes(calls) if calls else None,
@@ -52,16 +49,17 @@ def measure(
 
 def _flops(folder: Path, items: Sequence[Mapping[str, Any]]) -> float | None:
     """Mean operations of a request by a float32 bundle; None where there is none."""
-    if not (folder / "bundle.json").is_file():
+    if not (folder / "bundle.json").is_file() or not (calls := _calls(folder, items)):
         return None
-    few = items[:COUNTED]
-    return graph_cost.flops(graph_cost.fed(predict.load(folder), folder, few)) / len(few)
+    return graph_cost.flops(calls) / min(COUNTED, len(items))
 
 
-def _engine(spec: Mapping[str, Any]) -> str:
-    """The runtime that a `bundle.json` names, with its version."""
-    name = next(iter(spec["engine"]))
-    return f"{name} {spec['engine'][name]}"
+def _calls(folder: Path, items: Sequence[Mapping[str, Any]]) -> dict[Path, list[graph_cost.Feeds]]:
+    """What the graphs of a bundle are fed by a few requests; {} where its files are encrypted or no ONNX."""
+    engine = predict.load(folder)
+    if any("encrypted" in entry and entry["encrypted"] for entry in engine.spec["files"].values()):
+        return {}
+    return graph_cost.fed(engine, folder, items[:COUNTED])
 
 
 def _processor() -> str:

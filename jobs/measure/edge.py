@@ -33,17 +33,21 @@ def profiles(names: Sequence[str], own: Mapping[str, EdgeProfile]) -> dict[str, 
 
 
 def measure(
-    devices: Mapping[str, EdgeProfile], bundle: Path, items: Sequence[Mapping[str, Any]], file_bytes: int, active: int
+    devices: Mapping[str, EdgeProfile],
+    bundle: Path,
+    items: Sequence[Mapping[str, Any]],
+    file_bytes: int,
+    active: int | None,
 ) -> list[dict[str, Any]]:
     """Per device what it allows, what the bundle takes, and whether it `fits`, with every reason `why` not.
 
-    `file_bytes` is the engine's size, `active` its peak activation memory (bytes).
+    `file_bytes` is the engine's size, `active` its peak activation memory (bytes; None: it could not be counted).
     """
     return [_tried(name, device, (bundle, items), file_bytes, active) for name, device in devices.items()]
 
 
 def _tried(
-    name: str, device: EdgeProfile, asked: tuple[Path, Sequence[Mapping[str, Any]]], file_bytes: int, active: int
+    name: str, device: EdgeProfile, asked: tuple[Path, Sequence[Mapping[str, Any]]], file_bytes: int, active: int | None
 ) -> dict[str, Any]:
     bundle, items = asked
     told, why = {}, []
@@ -54,13 +58,16 @@ def _tried(
             told = alone.answer(bundle, bundle, items, device.cpus, device.memory_bytes)
         except alone.Ended as error:
             why.append(f"ended under a limit of {_mb(device.memory_bytes)} ({error})")
-    needs = told["rss_peak_bytes"] if told else active
-    if needs > device.memory_bytes and (told or not device.process):
+    if not device.process and active is None:
+        why.append("activations of this engine cannot be counted")
+    needs = told["rss_peak_bytes"] if told else None if device.process else active
+    if needs is not None and needs > device.memory_bytes:
         what = "the process" if told else "activations"
         why.append(f"{what} took {_mb(needs)}, {_mb(device.memory_bytes)} may be used")
     return {
         "profile": name, "emulated": True, "how": "process" if device.process else "counted",
         "threads": told.get("threads"), "cpus": device.cpus, "memory_limit_bytes": device.memory_bytes,
+        "mobile_format": any(bundle.glob("*.ort")),
         "file_limit_bytes": device.file_bytes, "file_bytes": file_bytes, "activation_peak_bytes": active,
         "rss_peak_bytes": told.get("rss_peak_bytes"),
         "model_memory_bytes": told["rss_peak_bytes"] - told["rss_runtime_bytes"] if told else None,

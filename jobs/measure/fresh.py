@@ -1,7 +1,7 @@
 """Runs in a process of its own and answers with a bundle: what loading and answering take where nothing else lives.
 
 `python -P fresh.py ORDER.json` with the bundle on PYTHONPATH, so that the code that answers is the bundle's own
-`predict.py`: no Ray, no torch, nothing of `jobs`. Prints one JSON line. The order: `bundle`, `items` (requests),
+`predict.py`: no Ray, no torch, nothing of `jobs`. Prints one JSON line. The order: `bundle`, its `engine`, `items`,
 and where given `cpus` (cores it may use, as taskset does) and `memory_bytes` (its private memory, RLIMIT_DATA).
 """
 
@@ -29,9 +29,8 @@ def main(path: str) -> None:
     if order["memory_bytes"] is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (order["memory_bytes"], order["memory_bytes"]))
     started = time.perf_counter()
-    import numpy  # noqa: F401  (what every bundle imports: counted as the runtime's, not the model's)
-    import onnxruntime  # noqa: F401
-
+    for library in ("numpy", order["engine"]):  # what every such bundle imports: the runtime's memory, not the model's
+        importlib.import_module(library)
     predict: Any = importlib.import_module("predict")  # the bundle's own file, whatever lies in this checkout
     imported, runtime = time.perf_counter(), memory("VmHWM")
     engine = predict.load(order["bundle"])
