@@ -31,7 +31,7 @@ def body(work: Work, *, force: bool = False, accepted: Collection[str] = ()) -> 
     overruled = licences.refuse(work.recipe, accepted)
     report, section = evaluate.report_of(work.parents["report"]), work.recipe.promote
     if not force:
-        gates.refuse_failed(report["gates"], waived=["licence_allows"] if overruled else [])
+        gates.refuse_failed(report["gates"])
     bundle = work.parents["bundle"]
     registry = Registry.beside(work.store.workspace, section.tracking_uri)
     version = registry.register(section.model_name, source_uri(work.store, bundle), _lineage(work, report))
