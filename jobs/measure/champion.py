@@ -23,23 +23,23 @@ class Champion:
     engine: predict.Answerer
 
 
-def find(recipe: Recipe, store: Store) -> tuple[Champion | None, str]:
-    """The champion of the recipe's model, or None and why there is none to ask: nothing is promoted yet, its bundle is
-    not in this store, or it is of another task."""
+def find(recipe: Recipe, store: Store) -> Champion | str:
+    """The champion of the recipe's model, or why there is none to ask: nothing is promoted yet, its bundle is not in
+    this store or of another code, or it is of another task."""
     registry = Registry.beside(store.workspace, recipe.promote.tracking_uri)
     path = registry.uri.removeprefix(SQLITE)
     if registry.uri.startswith(SQLITE) and not store.workspace.joinpath(path).is_file():
-        return None, "nothing is registered yet"
+        return "nothing is registered yet"
     try:
         version = registry.alias(recipe.promote.model_name, ALIAS)
         if version is None:
-            return None, "no version is champion yet"
+            return "no version is champion yet"
         bundle = store.find(export.STEP.kind, version.tags["artifact_id"])
         if bundle is None:
-            return None, f"the bundle of version {version.version} is not in this store"
+            return f"the bundle of version {version.version} is not in this store"
         engine = predict.load(bundle.path())
     except (StoreError, predict.BundleError) as error:
-        return None, f"the champion cannot be opened: {error}"
+        return f"the champion cannot be opened: {error}"
     if engine.spec["task"] != recipe.task:
-        return None, f"version {version.version} is of task {engine.spec['task']}"
-    return Champion(version.model, version.version, engine), ""
+        return f"version {version.version} is of task {engine.spec['task']}"
+    return Champion(version.model, version.version, engine)

@@ -107,8 +107,8 @@ def _operations(args: Mapping[str, Any], node: Any) -> float:
     attributes = {attribute.name: attribute for attribute in node.attribute}
     if node.op_type == "Conv":
         kernel, group = attributes["kernel_shape"].ints, attributes["group"].i if "group" in attributes else 1
-        inner = shapes[0][1] // group * math.prod(kernel)
+        inner = int(shapes[0][1]) // group * math.prod(kernel)
     else:
         flipped = "transA" in attributes and attributes["transA"].i
-        inner = shapes[0][-2 if flipped else -1]
-    return 2.0 * float(math.prod(out)) * inner
+        inner = int(shapes[0][-2 if flipped else -1])
+    return float(2 * math.prod(out) * inner)

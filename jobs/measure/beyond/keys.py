@@ -11,11 +11,10 @@ import pyarrow.parquet as pq
 
 from jobs.measure import champion, exam, golden, next_tokens
 from jobs.measure.beyond.setting import FLOAT, GENERATED, SERVED, Setting, one_by_one
+from jobs.measure.champion import Champion
 from jobs.measure.exam import Exam
 from jobs.tasks.text_generation.task import TextGeneration
 from serving.bundle import predict
-
-CHAMPION = "champion"
 
 
 def golden_part(setting: Setting) -> dict[str, Any]:
@@ -25,15 +24,15 @@ def golden_part(setting: Setting) -> dict[str, Any]:
     known = exam.of(setting.requests("validation"), None, recipe.seed)
     rows = golden.chosen(known, recipe.evaluate.golden_rows, recipe.seed)
     engines: dict[str, Any] = {FLOAT: predict.load(setting.bundle / "float32"), SERVED: predict.load(setting.bundle)}
-    version, why = champion.find(recipe, setting.store)
-    if version is not None and recipe.task == GENERATED and not _same_tokens(version.engine, engines[SERVED]):
-        version, why = None, f"version {version.version} has other tokens"
-    if version is not None:
-        engines[CHAMPION] = version.engine
+    found = champion.find(recipe, setting.store)
+    if isinstance(found, Champion) and recipe.task == GENERATED and not _same_tokens(found.engine, engines[SERVED]):
+        found = f"version {found.version} has other tokens"
+    if isinstance(found, Champion):
+        engines["champion"] = found.engine
     else:
-        setting.report["not_measured"][CHAMPION] = why
+        setting.report["not_measured"]["champion"] = found
     told = _next_tokens(setting, rows, engines) if recipe.task == GENERATED else _answers(rows, engines, setting.out)
-    about = None if version is None else {"model": version.model, "version": version.version}
+    about = {"model": found.model, "version": found.version} if isinstance(found, Champion) else None
     return {"rows": len(rows), "seed": recipe.seed, "champion": about, **told}
 
 
