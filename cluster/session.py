@@ -8,7 +8,8 @@ import signal
 import subprocess
 from pathlib import Path
 
-from cluster.environment import Role, prepare_environment, ray_folder
+from cluster import pins
+from cluster.environment import Role, prepare_environment, ray_folder, shipped_variables
 from cluster.errors import InputError
 from cluster.recipe import ResourcesSection
 
@@ -27,7 +28,8 @@ def connect(resources: ResourcesSection, *, role: Role = "embedded") -> None:
 
     Does nothing when it is connected already, so a task or an actor may call it too. An embedded Ray runs without
     dashboard, on loopback, and dies with this process. Run from the repository root with -m: workers import from the
-    working directory. Raises InputError when nothing answers at the address.
+    working directory. Raises InputError when nothing answers at the address, and in a submitted job MismatchError when
+    this node's packages are not the submitter's.
     """
     address = resources.ray_address or os.environ.get("RAY_ADDRESS") or None
     address = None if address == "local" else address
@@ -36,6 +38,7 @@ def connect(resources: ResourcesSection, *, role: Role = "embedded") -> None:
 
     if ray.is_initialized():
         return
+    pins.check()
     if address is None:
         reap()
         cpus = resources.cpus or os.cpu_count()
@@ -116,7 +119,11 @@ def _shipped() -> dict[str, object] | None:
     None in a submitted job, which has it already.
     """
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    return None if in_job else {"working_dir": str(ROOT), "excludes": [".git", ".venv", "runs"]}
+    return (
+        None
+        if in_job
+        else {"working_dir": str(ROOT), "excludes": [".git", ".venv", "runs"], "env_vars": shipped_variables()}
+    )
 
 
 def _driver(process: Path) -> int | None:
