@@ -82,6 +82,36 @@ def down(as_json: JsonOption = False) -> None:
     _end(commands.down, as_json)
 
 
+@app.command()
+def doctor(
+    address: AddressOption = None,
+    store: Annotated[str, typer.Option("--store", help="directory or URI of artifacts")] = "runs/",
+    as_json: JsonOption = False,
+) -> None:
+    """Say whether a cluster is fit to run on, and what to do where it is not; exit 1 when something blocks."""
+    _end(lambda edge: commands.doctor(edge, address, store), as_json)
+
+
+@app.command(no_args_is_help=True)
+def manifest(
+    recipe: Annotated[str, typer.Argument(help="a name in jobs/recipes/, or a path to a YAML file")],
+    kind: Annotated[str, typer.Option("--kind", help="raycluster, rayjob, rayservice, vm or image")],
+    out: Annotated[str | None, typer.Option("--out", help="folder; none: print it")] = None,
+    store: Annotated[str | None, typer.Option("--store", help="URI of artifacts, or a folder all nodes mount")] = None,
+    choose: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--choose",
+            help="image=NAME, namespace=NAME, secret=VARIABLE, gpu=true, spot=false; vm: host=ADDRESS, cloud=aws, "
+            "user=NAME; rayservice: serve=FILE; repeat it",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write what KubeRay, Ray's VM launcher or a container builder takes, made from a recipe."""
+    _end(lambda edge: commands.manifest(edge, commands.Wanted(recipe, kind, store, tuple(choose or ())), out), as_json)
+
+
 def _end(command: Callable[[Edge], int | None], as_json: bool) -> None:
     raise typer.Exit(execute(command, as_json))
 

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from cluster import local
+from cluster import local, session
 from cluster.edge import Edge, note
 from cluster.errors import InputError
+from cluster.recipe import ResourcesSection
 from cluster.submit import client, stamp, submission
 
 COMMAND_WIDTH = 80  # characters
 FILE_WIDTH = 200  # columns of a table that is written into a file or a pipe
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `manifest` is asked for; `chosen` holds NAME=VALUE each."""
+
+    recipe: str
+    kind: str
+    store: str | None
+    chosen: tuple[str, ...]
 
 
 def submit(edge: Edge, asked: stamp.Asked, address: str | None, follow: bool) -> int:
@@ -69,6 +83,67 @@ def down(edge: Edge) -> None:
     """End the local cluster."""
     ended = local.down()
     edge.answer({"pid": ended.pid, "nodes": ended.nodes}, "ended")
+
+
+def doctor(edge: Edge, address: str | None, store: str) -> int:
+    """Examine a cluster: by address or the local one as a job, else the Ray that is reached from here."""
+    from cluster.doctor import examine
+
+    inside = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    if not inside and (address or os.environ.get(client.VARIABLE) or local.read()):
+        place = store if "://" in store else str(Path(store).resolve())
+        document = examine.from_outside(client.target(address), place)
+    else:
+        session.connect(ResourcesSection())
+        try:
+            document = examine.connected(store)
+        finally:
+            session.disconnect()
+    edge.answer(document, examine.told(document))
+    return 1 if document["blocked"] else 0
+
+
+def manifest(edge: Edge, wanted: Wanted, out: str | None) -> None:
+    """Write or print the files to deploy with."""
+    from cluster.deploy import manifest as manifests
+    from cluster.deploy import needs
+
+    chosen = _chosen(wanted.chosen)
+    options = needs.Options(
+        image=chosen["image"][-1], namespace=chosen["namespace"][-1], store=wanted.store,
+        secrets=tuple(chosen["secret"]), gpu=_yes(chosen["gpu"][-1]), spot=_yes(chosen["spot"][-1]),
+    )  # fmt: skip
+    cloud = chosen["cloud"][-1] if chosen["cloud"] else None
+    serve = chosen["serve"][-1] if chosen["serve"] else None
+    place = manifests.Place(tuple(chosen["host"]), cloud, chosen["user"][-1], serve)
+    texts = manifests.files(wanted.recipe, wanted.kind, options, place)
+    if out is None:
+        edge.answer({"files": texts}, "\n".join(texts.values()).rstrip())
+    else:
+        paths = manifests.write(Path(out), texts)
+        edge.answer({"written": paths}, "\n".join(paths))
+
+
+def _chosen(given: Sequence[str]) -> dict[str, list[str]]:
+    """Return every value of every name of --choose, after its default; raises InputError on an unknown name."""
+    from cluster.deploy.manifest import Place
+    from cluster.deploy.needs import Options
+
+    plain = Options()
+    values = {"image": [plain.image], "namespace": [plain.namespace], "gpu": ["false"], "spot": ["true"],
+              "user": [Place().user], "secret": [], "host": [], "cloud": [], "serve": []}  # fmt: skip
+    for pair in given:
+        name, _, value = pair.partition("=")
+        if name not in values or not value:
+            raise InputError("--choose takes NAME=VALUE", got=pair, expected=", ".join(values))
+        values[name].append(value)
+    return values
+
+
+def _yes(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise InputError("--choose gpu and spot are true or false", got=text)
+    return text == "true"
 
 
 def _started(edge: Edge, document: dict[str, object], cluster: client.Target, follow: bool) -> int:

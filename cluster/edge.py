@@ -74,5 +74,3 @@ def _failed(edge: Edge, error: BaseException, code: int, text: str) -> int:
 def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("cluster").setLevel(logging.INFO)
-    # What it uploads and when its socket closes is ours to say.
-    logging.getLogger("ray.dashboard.modules").setLevel(logging.WARNING)

@@ -7,17 +7,20 @@ import re
 import signal
 import subprocess
 from pathlib import Path
+from typing import Literal
 
 from cluster import pins
 from cluster.environment import Role, prepare_environment, ray_folder, shipped_variables
 from cluster.errors import InputError
 from cluster.recipe import ResourcesSection
 
-__all__ = ["commit", "connect", "disconnect", "left_behind", "prepare_environment", "reap"]
+__all__ = ["commit", "connect", "disconnect", "left_behind", "placed", "prepare_environment", "reap"]
 
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[1]
+# Which nodes a step's workers need, by step; from the recipe that this process connected with.
+_labels: dict[str, dict[str, str]] = {}
 SESSION = re.compile(r"/session_[^/]*_(\d+)/")
 
 
@@ -31,6 +34,7 @@ def connect(resources: ResourcesSection, *, role: Role = "embedded") -> None:
     working directory. Raises InputError when nothing answers at the address, and in a submitted job MismatchError when
     this node's packages are not the submitter's.
     """
+    _labels.update(resources.labels)
     address = resources.ray_address or os.environ.get("RAY_ADDRESS") or None
     address = None if address == "local" else address
     prepare_environment(role, address=address)
@@ -59,10 +63,16 @@ def connect(resources: ResourcesSection, *, role: Role = "embedded") -> None:
         raise InputError(f"no Ray cluster answers at {address}", got=error, hint=hint) from None
 
 
+def placed(step: Literal["generate", "train", "serve"]) -> dict[str, dict[str, str]]:
+    """Return Ray's option for where a step's workers may run: {"label_selector": ...}, {} where any node will do."""
+    return {"label_selector": dict(_labels[step])} if _labels.get(step) else {}
+
+
 def disconnect() -> None:
     """Leave Ray, and end it when it is embedded; nothing happens when there is no connection."""
     import ray
 
+    _labels.clear()
     if ray.is_initialized():
         ray.shutdown()
 

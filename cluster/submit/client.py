@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ def connect(cluster: Target) -> JobSubmissionClient:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # unset, importing Ray may leave a ~/.ray/auth_token behind
         from ray.job_submission import JobSubmissionClient
 
+        for name in ("dashboard_sdk", "job.sdk"):  # they set their own levels, and tell of every upload and socket
+            logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
         headers = {"Authorization": f"Bearer {cluster.token}"} if cluster.token else {}
         return JobSubmissionClient(cluster.url, headers=headers)
 
