@@ -34,7 +34,7 @@ def connect(resources: ResourcesSection, *, role: Role = "embedded") -> None:
     working directory. Raises InputError when nothing answers at the address, and in a submitted job MismatchError when
     this node's packages are not the submitter's.
     """
-    _labels.update(resources.labels)
+    _labels.update((step, labels) for step, labels in resources.labels.items())
     address = resources.ray_address or os.environ.get("RAY_ADDRESS") or None
     address = None if address == "local" else address
     prepare_environment(role, address=address)

@@ -14,7 +14,7 @@ from cluster.recipe import Recipe
 CLOUDS = ("aws", "gcp", "azure")
 TOKEN = "/home/ray/.ray-token"  # in the container; the launcher copies it there, Ray reads it by this path
 # Machines by cloud: a CPU node and a GPU node (one GPU).
-MACHINES = {
+MACHINES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "aws": ({"InstanceType": "m7i.2xlarge"}, {"InstanceType": "g6.2xlarge"}),
     "gcp": ({"machineType": "n2-standard-8"}, {"machineType": "g2-standard-8"}),
     "azure": (

@@ -29,7 +29,7 @@ def connected(store: str) -> dict[str, Any]:
 
     files = open_files(store)
     marker = f"doctor-{uuid.uuid4().hex}"
-    nodes = ray.nodes()
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
     alive = [node for node in nodes if node["Alive"]]
     question = probe.Question(store if "://" in store else str(files.workspace), marker, probe.ports_of(alive))
     files.workspace.mkdir(parents=True, exist_ok=True)

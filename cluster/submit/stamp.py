@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shlex
 import time
@@ -11,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cluster import pins, sealed
+from cluster import logs, pins, sealed, tracing
 from cluster.environment import shipped_variables
 from cluster.errors import InputError
 from cluster.session import commit
@@ -23,7 +24,7 @@ VERBS_WITH_RECIPE = {
     "tuning": ("search",),
     "cluster": (),
 }
-RUN_ID = "RAYDISTILL_RUN_ID"
+PASSED_ON = (logs.VARIABLE, "RAYDISTILL_CACHE")
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,9 @@ def runtime_env(package: Path, asked: Asked, facts: Mapping[str, str], token: st
     Raises InputError for secrets without a token to seal them with.
     """
     variables = shipped_variables() | {"RAYDISTILL_COMMIT": facts["commit"], pins.VARIABLE: facts["pins"]}
+    variables |= tracing.variables() | {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
     if "run" in facts:
-        variables[RUN_ID] = facts["run"]
+        variables[logs.RUN_ID] = facts["run"]
     environment: dict[str, Any] = {"working_dir": str(package), "env_vars": variables}
     if asked.secrets:
         if token is None:
