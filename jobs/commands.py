@@ -134,12 +134,17 @@ def _opened(asked: Asked) -> tuple[Recipe, Store]:
 
 
 def _run(terminal: Terminal, recipe: Recipe, store: Store, verbs: list[str]) -> dict[str, Any]:
-    from jobs import evaluate, pipeline, promote
+    from cluster import logs, tracing
+    from jobs import evaluate, pipeline, promote, step
     from jobs.measure import gates
+    from jobs.metered import Metered
     from jobs.progress import Progress
 
-    with Progress(terminal.console) as progress:
-        record = pipeline.run(recipe, store, progress, verbs)
+    name = step.run_name(recipe)
+    logs.belongs_to(name)
+    span = tracing.span("run", run=name, steps=" ".join(verbs))
+    with Progress(terminal.console) as progress, Metered(progress, name) as watcher, span:
+        record = pipeline.run(recipe, store, watcher, verbs)
     if verbs[-1] == evaluate.STEP.name:  # a later promote judges by itself
         gates.refuse_failed(evaluate.report_of(_made(store, record, evaluate.STEP.kind))["gates"])
     if promote.STEP.kind in record["artifacts"]:
