@@ -60,7 +60,10 @@ def measure(recipe: Recipe, model: Path, folder: Path, validation: Path) -> Wort
 
 def facts(worth: Worth) -> Mapping[str, Any]:
     """JSON-ready, the rows packed as hexadecimal bits."""
-    return {**worth.objectives(), "right": {"rows": len(worth.right_R), "bits": np.packbits(worth.right_R).tobytes().hex()}}
+    return {
+        **worth.objectives(),
+        "right": {"rows": len(worth.right_R), "bits": np.packbits(worth.right_R).tobytes().hex()},
+    }
 
 
 def right_of(found: Mapping[str, Any]) -> np.ndarray:

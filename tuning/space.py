@@ -107,7 +107,7 @@ class Space:
         if _is_shared(name, knob) and knob.choice is None:
             raise RecipeError(
                 f"search.knobs.{name}: every value would need teacher and samples of its own", got="a range",
-                expected="a choice of few values: what the teacher says is made once for each, and shared by all trials",
+                expected="a choice of few values: what the teacher says is made once for each, for all trials",
             )  # fmt: skip
         for value in _ends(knob):
             for path in paths_of(name, knob):
