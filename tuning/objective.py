@@ -19,11 +19,11 @@ from cluster.errors import RaydistillError, StepFailed
 from cluster.recipe import Recipe
 from cluster.store import Artifact, Store
 from jobs import curate, distill, fit, generate
+from jobs.before import teacher_exam, worth
 from jobs.step import Step, Work
 from jobs.training import health
 from jobs.training.loop import Job, train
 from jobs.training.run import job_of
-from tuning import exam, measuring
 from tuning.reporting import Tell, TrialIo, steps_of
 from tuning.space import Point, Space
 
@@ -42,7 +42,7 @@ def body(work: Work, tell: Tell) -> None:
         tell(share, agreement)
 
     job = trial_job(work)
-    answers = exam.columns(recipe, work.parents["exam"], recipe.search.agreement_rows)
+    answers = teacher_exam.columns(recipe, work.parents["exam"], recipe.search.agreement_rows)
     io = TrialIo(work.draft.scratch / "training", job, answers, heard)
     try:
         progress = train(io, job)
@@ -56,18 +56,18 @@ def body(work: Work, tell: Tell) -> None:
     newest = io.last_checkpoint()
     assert newest is not None
     with tempfile.TemporaryDirectory() as folder:
-        worth = measuring.measure(recipe, newest / "hf", Path(folder), Path(job.validation))
+        measured = worth.measure(recipe, newest / "hf", Path(folder), Path(job.validation))
     seconds = {"training": round(trained, 3), "all": round(time.perf_counter() - started, 3)}
-    found = {**measuring.facts(worth), "curve": seen, "seconds": seconds, "steps": sum(steps_of(job))}
+    found = {**worth.facts(measured), "curve": seen, "seconds": seconds, "steps": sum(steps_of(job))}
     (work.draft.path / TRIAL).write_text(json.dumps(found))
-    work.draft.note(recipe=recipe.model_dump(mode="json"), **worth.objectives(), seconds=seconds["all"])
+    work.draft.note(recipe=recipe.model_dump(mode="json"), **measured.objectives(), seconds=seconds["all"])
 
 
 def trial_job(work: Work) -> Job:
     """The student's training as the step `distill` does it, by one worker and with a checkpoint at every report."""
     job = job_of(work, distill.student_arm(work))
     every = max(1, -(-sum(steps_of(job)) // work.recipe.search.reports))
-    alone = {"workers": 1, "min_workers": None, "checkpoint_every": every, "log_to": []}
+    alone: dict[str, Any] = {"workers": 1, "min_workers": None, "checkpoint_every": every, "log_to": []}
     return replace(job, engine=job.engine.model_copy(update=alone), curve_to=None)
 
 
@@ -77,7 +77,7 @@ def _inputs(recipe: Recipe) -> Mapping[str, Any]:
 
 
 STEP = Step(
-    "trial", "trial", 1, ("student", "distill", "export"), (fit.STEP, generate.STEP, curate.STEP, exam.STEP),
+    "trial", "trial", 1, ("student", "distill", "export"), (fit.STEP, generate.STEP, curate.STEP, teacher_exam.STEP),
     partial(body, tell=lambda share, agreement: None), _inputs,
 )  # fmt: skip
 

@@ -10,12 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from jobs.after import wording
-from jobs.after.plots import SERIES, svg
+from jobs.after.plots import SERIES, legend_above, svg
 
 Found = Mapping[str, Any]
 BLUE, ORANGE, GREY = SERIES[0], SERIES[1], "#94a3b8"
 KNOBS_MAX = 6  # pictures of single knobs; the table has them all
 LABEL_MAX = 34
+THIN: Any = {"color": "#93c5fd", "linewidth": 0.9, "zorder": 2}
 
 
 def all_plots(found: Found) -> dict[str, str]:
@@ -44,7 +45,7 @@ def short(name: str) -> str:
 
 
 def _progress(axes: Axes, found: Found) -> None:
-    trials, best = found["trials"], []
+    trials, best = found["trials"], list[float]()
     for one in trials:
         value = one["objectives"]["quality"] if one["status"] == "done" else float("-inf")
         best.append(max(value, best[-1] if best else float("-inf")))
@@ -52,18 +53,20 @@ def _progress(axes: Axes, found: Found) -> None:
     own = [(at, one["objectives"]["quality"]) for at, one in enumerate(trials, 1) if one["status"] == "done"]
     early = [(at, one["agreement"]) for at, one in enumerate(trials, 1) if one["status"] == "stopped"]
     if own:
-        axes.scatter(*zip(*own, strict=True), color=BLUE, s=22, label="finished", zorder=3)
+        _dots(axes, own, color=BLUE, s=22, label="finished", zorder=3)
     if early:
-        axes.scatter(
-            *zip(*early, strict=True), color=GREY, s=22, marker="x", label="stopped early (agreement)", zorder=2
-        )
+        _dots(axes, early, color=GREY, s=22, marker="x", label="stopped early (agreement)", zorder=2)
     reached = np.array(best)
     axes.step(
         numbers[np.isfinite(reached)], reached[np.isfinite(reached)], where="post", color=ORANGE, label="best so far"
     )
     axes.set(xlabel="trial", ylabel="quality on validation rows")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes.legend(loc="lower right", fontsize=8)
+    legend_above(axes, 2)
+
+
+def _dots(axes: Axes, places: Sequence[tuple[float, float]], **look: Any) -> None:
+    axes.scatter([x for x, _ in places], [y for _, y in places], **look)
 
 
 def _front(axes: Axes, found: Found, done: Sequence[Found]) -> None:
@@ -93,7 +96,7 @@ def _front(axes: Axes, found: Found, done: Sequence[Found]) -> None:
         ylabel="quality on validation rows",
     )
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes.legend(loc="lower right", fontsize=8)
+    legend_above(axes, 2)
 
 
 def _curves(axes: Axes, found: Found, done: Sequence[Found]) -> None:
@@ -101,15 +104,15 @@ def _curves(axes: Axes, found: Found, done: Sequence[Found]) -> None:
     for one in done:
         share, agreement = zip(*one["curve"], strict=True)
         own = one["number"] == best
-        axes.plot(share, agreement, color=ORANGE if own else "#93c5fd", linewidth=2 if own else 0.9, zorder=3 if own else 2,
-                  label="best" if own else None)  # fmt: skip
+        look: Any = {"color": ORANGE, "linewidth": 2, "zorder": 3, "label": "best"} if own else THIN
+        axes.plot(share, agreement, **look)
     stopped = [(one["progress"] / 100, one["agreement"]) for one in found["trials"] if one["status"] == "stopped"]
     if stopped:
-        axes.scatter(*zip(*stopped, strict=True), color=GREY, marker="x", s=20, label="stopped early", zorder=4)
+        _dots(axes, stopped, color=GREY, marker="x", s=20, label="stopped early", zorder=4)
     axes.set(xlabel="share of the trial's steps", ylabel="agreement with the teacher")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes.legend(loc="lower right", fontsize=8)
+    legend_above(axes, 2)
 
 
 def _importance(axes: Axes, importance: Mapping[str, float]) -> None:

@@ -55,14 +55,17 @@ def row(one: Mapping[str, Any]) -> dict[str, str]:
         how = "finished"
     else:
         told = dict.fromkeys(OBJECTIVES, wording.DASH)
-        how = {
-            "stopped": lambda: f"stopped at {one['progress']} %, agreement {wording.percent(one['agreement'])}",
-            "failed": lambda: f"failed: {one['reason']}",
-        }.get(one["status"], lambda: "cut by the end of the budget")()
+        how = _ending(one)
     point = ", ".join(f"{name} {_value(value)}" for name, value in one["point"].items())
     preset = " (the recipe as it was)" if one["preset"] else ""
     return {"number": str(one["number"] + 1), **told, "how": how + preset, "point": point,
             "seconds": wording.seconds(one.get("seconds"))}  # fmt: skip
+
+
+def _ending(one: Mapping[str, Any]) -> str:
+    if one["status"] == "stopped":
+        return f"stopped at {one['progress']} %, agreement {wording.percent(one['agreement'])}"
+    return f"failed: {one['reason']}" if one["status"] == "failed" else "cut by the end of the budget"
 
 
 def show(found: Mapping[str, Any], folder: Path) -> RenderableType:

@@ -14,10 +14,10 @@ import yaml
 from cluster import session
 from cluster.recipe import Recipe
 from cluster.store import Artifact, Store, artifact_id
+from jobs.before.worth import right_of
 from jobs.measure import bootstrap
 from tuning import importance, objective, report
 from tuning.ledger import DONE, Ledger
-from tuning.measuring import right_of
 from tuning.space import Space, same
 
 BEST, RESULT, PAGE = "best.yaml", "search.json", "report.html"

@@ -19,8 +19,9 @@ from cluster.errors import InputError, RaydistillError
 from cluster.recipe import Recipe, SearchSection
 from cluster.store import Artifact, Store
 from jobs import generate, pipeline
+from jobs.before import teacher_exam
 from jobs.pipeline import Watcher
-from tuning import exam, prior
+from tuning import prior
 from tuning.space import Point, Space, same
 from tuning.trials import KINDS, Asked
 
@@ -97,7 +98,7 @@ def prepare(space: Space, store: Store, watcher: Watcher) -> list[dict[str, Any]
     made = []
     for recipe in space.shared():
         pipeline.run(recipe, store, watcher, BEFORE)
-        exam.STEP.run(recipe, store)
+        teacher_exam.STEP.run(recipe, store)
         samples = store.get(generate.STEP.kind, generate.STEP.id(recipe))
         facts = samples.manifest.facts
         made.append({"samples": samples.id, "runs": samples.manifest.executions, "answered": facts["answered"]})

@@ -130,11 +130,11 @@ def _is_shared(name: str, knob: Knob) -> bool:
 
 def _distribution(knob: Knob) -> BaseDistribution:
     if knob.log is not None:
-        return FloatDistribution(*knob.log, log=True)
+        return FloatDistribution(knob.log[0], knob.log[1], log=True)
     if knob.between is not None:
-        return FloatDistribution(*knob.between, step=knob.step)
+        return FloatDistribution(knob.between[0], knob.between[1], step=knob.step)
     if knob.integer is not None:
-        return IntDistribution(*knob.integer, step=int(knob.step or 1))
+        return IntDistribution(knob.integer[0], knob.integer[1], step=int(knob.step or 1))
     assert knob.choice is not None
     if _rising(knob.choice):
         return IntDistribution(0, len(knob.choice) - 1)

@@ -8,9 +8,12 @@ from typing import Any, Literal
 
 from tuning.space import Point
 
-Kind = Literal["tpe", "motpe", "random"]
-KINDS: tuple[Kind, ...] = ("tpe", "motpe", "random")
-DIRECTIONS = {"quality": "maximize", "latency_ms": "minimize", "bytes": "minimize"}
+KINDS = ("tpe", "motpe", "random")
+DIRECTIONS: Mapping[str, Literal["maximize", "minimize"]] = {
+    "quality": "maximize",
+    "latency_ms": "minimize",
+    "bytes": "minimize",
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Notes:
 class Asked:
     """What a searcher is made of: how it draws, what it optimises, and what is tried before it draws itself."""
 
-    kind: Kind
+    kind: str
     objectives: Sequence[str]
     seed: int = 0
     startup: int = 8

@@ -66,7 +66,7 @@ class SearchSection(Section):
     latency_requests: int = Field(60, ge=20, description="Requests timed at batch 1 (count).")
     reports: int = Field(9, ge=2, description="Reports of a trial while it trains, evenly over its steps (count).")
     grace_share: float = Field(
-        0.12, gt=0.0, lt=1.0, description="No trial is stopped before this share of its steps. Source: ASHA's r."
+        0.1, gt=0.0, lt=1.0, description="No trial is stopped before this share of its steps. Source: ASHA's r."
     )
     reduction: int = Field(
         3, ge=2, description="Of the trials that reach a rung one in so many goes on. Source: arXiv 1810.05934, eta."

@@ -1,4 +1,4 @@
-"""What a trial is worth: its student exported as it would be served, asked the validation rows, timed and weighed."""
+"""What a student is worth before anything is decided: exported as it would be served, asked, timed and weighed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from cluster.recipe import Recipe
 from jobs import export, tasks
+from jobs.before import teacher_exam
 from jobs.measure import exam, latency, metrics
 from jobs.training import table
 from serving.bundle import predict
@@ -20,7 +20,7 @@ from serving.bundle import predict
 
 @dataclass(frozen=True)
 class Worth:
-    """The objectives of a finished trial (`quality` 0 to 1, `latency_ms` p50 at batch 1, `bytes` of the engine file),
+    """The objectives of a trained student (`quality` 0 to 1, `latency_ms` p50 at batch 1, `bytes` of the engine file),
     and per validation row whether the answer was right, bool [R] (empty where answers are texts of their own)."""
 
     quality: float
@@ -45,8 +45,7 @@ def measure(recipe: Recipe, model: Path, folder: Path, validation: Path) -> Wort
     own = json.loads((folder / "float32" / "bundle.json").read_text()) | {"scheme": recipe.export.scheme}
     export.describe(folder, own, recipe)
     engine, section = predict.load(folder), recipe.search
-    asked = _labelled(tasks.of(recipe).requests("validation"))
-    rows = exam.of(asked, section.rows, recipe.seed)
+    rows = exam.of(teacher_exam.rows_of(recipe), None, recipe.seed)
     items = latency.chosen(rows.items, section.latency_requests, recipe.seed)
     timed = latency.interleaved({"own": engine}, items, recipe.seed)["own"]
     size = export.engine_bytes(folder)
@@ -70,7 +69,3 @@ def right_of(found: Mapping[str, Any]) -> np.ndarray:
     """The rows of `facts`, bool [R]."""
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(found["right"]["bits"]), np.uint8))
     return bits[: found["right"]["rows"]].astype(bool)
-
-
-def _labelled(requests: pa.Table) -> pa.Table:
-    return requests.filter(pa.compute.is_valid(requests["label_name"]))
