@@ -7,6 +7,7 @@ this store ever trains it again. A trial that is stopped early leaves nothing bu
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -46,11 +47,11 @@ def body(work: Work, tell: Tell) -> None:
     io = TrialIo(work.draft.scratch / "training", job, answers, heard)
     try:
         progress = train(io, job)
-    except SystemExit:  # the search stops this trial
-        io.forget()
+    except SystemExit:  # the search stops this trial: nothing goes on from here
+        shutil.rmtree(work.draft.scratch)
         raise
     if progress["status"] != "done":
-        io.forget()
+        shutil.rmtree(work.draft.scratch)
         raise StepFailed("trial", progress["reason"], health.ADVICE[progress["status"]])
     trained = time.perf_counter() - started
     newest = io.last_checkpoint()

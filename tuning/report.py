@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,11 @@ from jobs.after import wording
 from jobs.after.page import filled
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-OBJECTIVES = {"quality": wording.percent, "latency_ms": wording.milliseconds, "bytes": wording.size}
+OBJECTIVES: Mapping[str, Callable[[float | None], str]] = {
+    "quality": wording.percent,
+    "latency_ms": wording.milliseconds,
+    "bytes": wording.size,
+}
 
 
 def render(found: Mapping[str, Any]) -> str:

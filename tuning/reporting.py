@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,10 +42,6 @@ class TrialIo(LocalIo):
         with undisturbed():
             measured = self.task.evaluate(self.task.load(str(folder / "hf")), self.exam)
         self.tell(min(1.0, done / sum(self.steps)), next(iter(measured.values())))
-
-    def forget(self) -> None:
-        """Remove all checkpoints: nothing goes on from here."""
-        shutil.rmtree(self.root, ignore_errors=True)
 
 
 def steps_of(job: Job) -> Sequence[int]:
