@@ -112,6 +112,13 @@ class Space:
         for value in _ends(knob):
             for path in paths_of(name, knob):
                 changed(self.recipe, {path: value})
+        plain = self.recipe.model_dump(mode="json")
+        own = [_value(plain, path) for path in paths_of(name, knob)]
+        if any(value != own[0] for value in own):
+            raise RecipeError(
+                f"search.knobs.{name}: the recipe as it is has other values at its paths", got=own,
+                expected="one value at all of them, or a knob for each",
+            )  # fmt: skip
 
 
 def paths_of(name: str, knob: Knob) -> Sequence[str]:

@@ -95,6 +95,11 @@ def test_one_knob_may_turn_several_fields(make: Callable[..., Space]) -> None:
     assert student.params["stem"] == 4 and student.params["widths"] == [4, 16]
 
 
+def test_fields_that_differ_in_the_recipe_are_no_one_knob(make: Callable[..., Space]) -> None:
+    with pytest.raises(RecipeError, match="other values at its paths"):
+        make(knobs={"size": {"choice": [4, 8], "at": ["student.params.stem", "student.params.widths.1"]}}).check()
+
+
 def test_the_preset_is_a_point_and_builds_the_very_recipe(
     make: Callable[..., Space], searched_recipe: Callable[..., Recipe]
 ) -> None:
