@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import InputError, RecipeError
-from cluster.recipe import Knob, Recipe
+from cluster.recipe import Knob, Recipe, load
 from tuning.space import SHARED_MAX, Space, same
 
 RATE = "distill.stages.0.learning_rate"
@@ -93,6 +93,13 @@ def test_one_knob_may_turn_several_fields(make: Callable[..., Space]) -> None:
     space.check()
     student = space.build({"size": 4}).student
     assert student.params["stem"] == 4 and student.params["widths"] == [4, 16]
+
+
+@pytest.mark.parametrize("name", ["digits", "image_classification", "vision", "text", "banking77", "clinc150"])
+def test_the_spaces_of_the_repositorys_recipes_can_be_searched_and_hold_the_preset(name: str) -> None:
+    space = Space(load(name))
+    space.check()
+    assert space.inner(space.base) is not None and space.build(space.base) == space.recipe
 
 
 def test_fields_that_differ_in_the_recipe_are_no_one_knob(make: Callable[..., Space]) -> None:
