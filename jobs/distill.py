@@ -30,6 +30,11 @@ _BUILDING = threading.Lock()
 
 def body(work: Work) -> None:
     """Write `hf/`, `history.json` and `unmerged.json` (key/value bytes before the heads were merged) of the student."""
+    train_arm(work, student_arm(work))
+
+
+def student_arm(work: Work) -> Arm:
+    """The student's packed rows and first weights; leaves `unmerged.json` in the draft."""
     recipe = work.recipe
     task = tasks.of(recipe)
     samples, labels = curated(work.parents)
@@ -46,8 +51,8 @@ def body(work: Work) -> None:
     initial, kv_bytes = _initial(work)
     (work.draft.path / "unmerged.json").write_text(json.dumps({"kv_bytes_per_token": kv_bytes}))
     teacher = work.parents["teacher"].path() / "hf"
-    arm = Arm("distill", initial, columns, recipe.distill, recipe.distill.active, hidden, teacher, recipe.distill.seed)
-    train_arm(work, arm)
+    stages, seed = recipe.distill.active, recipe.distill.seed
+    return Arm("distill", initial, columns, recipe.distill, stages, hidden, teacher, seed)
 
 
 def control_body(work: Work) -> None:

@@ -14,10 +14,11 @@ from cluster.recipe.evaluate import EvaluateSection, Gates
 from cluster.recipe.export import ExportSection
 from cluster.recipe.fit import FitSection
 from cluster.recipe.generate import GenerateSection
-from cluster.recipe.load import known_recipes, load
+from cluster.recipe.load import changed, known_recipes, load
 from cluster.recipe.models import ModelSection, StudentSection, TeacherSection
 from cluster.recipe.promote import PromoteSection
 from cluster.recipe.resources import ResourcesSection
+from cluster.recipe.search import Knob, SearchSection
 from cluster.recipe.serving import ServingSection
 from cluster.recipe.training import Phase, Stage, TrainingSection
 
@@ -31,11 +32,13 @@ __all__ = [
     "FitSection",
     "Gates",
     "GenerateSection",
+    "Knob",
     "ModelSection",
     "Phase",
     "PromoteSection",
     "Recipe",
     "ResourcesSection",
+    "SearchSection",
     "Section",
     "ServingSection",
     "Stage",
@@ -43,6 +46,7 @@ __all__ = [
     "TeacherSection",
     "Term",
     "TrainingSection",
+    "changed",
     "known_recipes",
     "load",
 ]
@@ -68,6 +72,9 @@ class Recipe(Section):
     evaluate: EvaluateSection = Field(EvaluateSection(), description="Measures and gates.")
     promote: PromoteSection = Field(description="The registered model.")
     serving: ServingSection = Field(ServingSection(), description="Answering.")
+    search: SearchSection = Field(
+        SearchSection(), description="Which knobs a search may turn.", json_schema_extra=NOT_IDENTITY
+    )
     resources: ResourcesSection = Field(
         ResourcesSection(), description="On what it runs.", json_schema_extra=NOT_IDENTITY
     )

@@ -36,12 +36,21 @@ def train_arm(work: Work, arm: Arm) -> Trained:
 
     The draft's scratch survives a crash: tables are written once, and a second call resumes from the newest checkpoint.
     """
-    recipe, scratch, target = work.recipe, work.draft.scratch, work.draft.path
+    target = work.draft.path
+    trained = run_ray(job_of(work, arm), arm.name, str(work.draft.scratch))
+    shutil.copytree(trained.weights, target / "hf")
+    (target / "history.json").write_text(json.dumps(dict(trained.progress)))
+    return trained
+
+
+def job_of(work: Work, arm: Arm) -> Job:
+    """The arm as a job for either runner; its tables are written into the draft's scratch, once."""
+    recipe, scratch = work.recipe, work.draft.scratch
     task = tasks.of(recipe)
     rows, validation = scratch / f"{arm.name}.arrow", scratch / f"{arm.name}-validation.arrow"
     _write_once(rows, arm.columns)
     _write_once(validation, task.validation_columns())
-    job = Job(
+    return Job(
         recipe=recipe,
         arm=arm.name,
         initial=str(arm.initial),
@@ -55,10 +64,6 @@ def train_arm(work: Work, arm: Arm) -> Trained:
         curve_to=curve_to(work, arm),
         own_seed=arm.seed,
     )
-    trained = run_ray(job, arm.name, str(scratch))
-    shutil.copytree(trained.weights, target / "hf")
-    (target / "history.json").write_text(json.dumps(dict(trained.progress)))
-    return trained
 
 
 def curve_to(work: Work, arm: Arm) -> Target | None:
