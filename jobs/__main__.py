@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs import commands
+from jobs.after import command_line as looking_back
 from jobs.before import command_line
 from jobs.commands import Asked
 from jobs.terminal import Terminal, execute
@@ -92,6 +93,7 @@ def _end(command: Callable[[Terminal], None], as_json: bool) -> None:
 
 
 command_line.add_to(app, _end)
+looking_back.add_to(app, _end)
 
 if __name__ == "__main__":
     app(prog_name="python -m jobs")

@@ -49,7 +49,7 @@ def run(terminal: Terminal, asked: Asked, until: str | None) -> None:
     names = list(VERBS)
     if until is not None and until not in names:
         raise InputError("--until names no step", got=until, expected=", ".join(names))
-    recipe, store = _opened(asked)
+    recipe, store = opened(asked)
     verbs = names if until is None else names[: names.index(until) + 1]
     try:
         record = _run(terminal, recipe, store, verbs)
@@ -58,7 +58,7 @@ def run(terminal: Terminal, asked: Asked, until: str | None) -> None:
         _closing(terminal.console, recipe, store)
         raise
     finally:
-        _leave_ray()
+        leave_ray()
     if "report" in record["artifacts"]:
         terminal.answer({**record, "demo": asked_over_http}, lambda console: _closing(console, recipe, store))
     else:
@@ -67,18 +67,18 @@ def run(terminal: Terminal, asked: Asked, until: str | None) -> None:
 
 def verb(terminal: Terminal, asked: Asked, name: str, force: bool = False, accepted: Sequence[str] = ()) -> None:
     """One step alone. Raises ArtifactMissing when what it reads is not there yet, else as `run`."""
-    recipe, store = _opened(asked)
+    recipe, store = opened(asked)
     try:
         overruled = force or bool(accepted)
         record = _overruled(recipe, store, force, accepted) if overruled else _run(terminal, recipe, store, [name])
     finally:
-        _leave_ray()
+        leave_ray()
     terminal.answer(record, lambda console: _artifacts(console, record["artifacts"]))
 
 
 def plan(terminal: Terminal, asked: Asked) -> None:
     """What would run and what is done; changes nothing."""
-    recipe, store = _opened(asked)
+    recipe, store = opened(asked)
     from jobs import pipeline, step
 
     steps = pipeline.plan(recipe, store)
@@ -120,7 +120,7 @@ def curate_audit(terminal: Terminal, sheet: str) -> None:
     terminal.answer(asdict(found), lambda console: console.print(audit.told(found), highlight=False))
 
 
-def _opened(asked: Asked) -> tuple[Recipe, Store]:
+def opened(asked: Asked) -> tuple[Recipe, Store]:
     """The recipe and the store, checked as far as it goes without touching Ray. Raises InputError."""
     from cluster import recipe as recipes
     from cluster.store import Store
@@ -196,7 +196,8 @@ def _planned(console: Console, document: Mapping[str, Any]) -> None:
     console.print(f"disk: {document['disk_bytes'] >> 20} MiB free needed; the resolved recipe: --json")
 
 
-def _leave_ray() -> None:
+def leave_ray() -> None:
+    """Disconnect from Ray where this command has connected; it would outlive the process otherwise."""
     if "ray" in sys.modules:
         from cluster import session
 

@@ -16,11 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cluster import pauses
 from cluster.recipe import Stage, Term
 from cluster.store import Artifact
 from jobs import curate, fit, generate, tasks
 from jobs.before import continued, sheets
-from jobs.step import Step, Work
+from jobs.step import Step, Work, run_name
 from jobs.training import students
 from jobs.training.run import Arm, train_arm
 
@@ -31,6 +32,7 @@ _BUILDING = threading.Lock()
 def body(work: Work) -> None:
     """Write `hf/`, `history.json` and `unmerged.json` (key/value bytes before the heads were merged) of the student."""
     recipe = work.recipe
+    pauses.refuse(work.store, recipe.promote.model_name, "distill", run_name(recipe))
     task = tasks.of(recipe)
     samples, labels = curated(work.parents)
     known = measured(samples, work.parents["curated"])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ArtifactCorrupt, StoreError
+from cluster.registry import Version
 from cluster.store import Artifact, Store
 from jobs.after import naming, wording
 
@@ -80,7 +81,7 @@ def _about(artifact: Artifact) -> dict[str, Any]:
     elif artifact.kind == "student":
         wanted = {"continued": facts, "replayed": facts, "student": section}
     else:
-        wanted = {name: facts for name in ("scheme", "engine", "bytes", "batch_invariant", "retention", "gates_failed")}
+        wanted = dict.fromkeys(("scheme", "engine", "bytes", "batch_invariant", "retention", "gates_failed"), facts)
     return {name: place[name] for name, place in wanted.items() if name in place}
 
 
@@ -88,12 +89,16 @@ def _model(store: Store, found: naming.Named) -> dict[str, Any] | None:
     """The registered version of the run's bundle, with the aliases that name it."""
     name = found.recipe.promote.model_name
     registry = naming.registry_of(store, name)
-    version = found.version or registry.of_artifact(name, found.artifacts["bundle"])
+    version = _own(found.version) or registry.of_artifact(name, found.artifacts["bundle"])
     if version is None:
         return None
     aliases = sorted(alias for alias, number in registry.aliases(name).items() if number == version.version)
     return {"name": name, "version": version.version, "aliases": aliases, "source": version.source,
             "tags": version.tags, "registry": registry.uri}  # fmt: skip
+
+
+def _own(version: Version | None) -> Version | None:
+    return None if version is None or version.tags.get("kind") == "teacher" else version
 
 
 def show(console: Console, document: Mapping[str, Any]) -> None:
