@@ -30,13 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 DAY_MS = 86_400_000
-PERIODS = {
-    "hourly": DAY_MS // 24,
-    "daily": DAY_MS,
-    "weekly": 7 * DAY_MS,
-    "monthly": 30 * DAY_MS,
-    "quarterly": 91 * DAY_MS,
-}
+DAYS = {"hourly": 1 / 24, "daily": 1, "weekly": 7, "monthly": 30, "quarterly": 91}
 MEASURE = ["fit", "generate", "curate", "distill", "export", "evaluate"]
 
 
@@ -91,7 +85,7 @@ def scheduled(recipe: Recipe, store: Store, watcher: Watcher, kind: str) -> dict
     """A round of one kind now: evaluate or full run the recipe on its data as it is, incremental continues the
     champion on the hard requests since the last one. Raises InputError for another kind, and as `once`."""
     model, now = recipe.promote.model_name, _now_ms()
-    last = alarms.state(store, model)["last"]
+    since = max([0, *(at for name, at in alarms.state(store, model)["last"].items() if name == kind)])
     if kind not in Schedule.model_fields:
         raise InputError("--round names no kind of round", got=kind, expected=", ".join(Schedule.model_fields))
     alarms.remember(store, model, **{kind: now})
@@ -99,7 +93,7 @@ def scheduled(recipe: Recipe, store: Store, watcher: Watcher, kind: str) -> dict
         champion = Registry.beside(store.workspace, recipe.promote.tracking_uri).alias(model, promote.CHAMPION)
         if champion is None:
             raise InputError("nothing is served", got=model, expected="a champion", hint="python -m jobs run RECIPE")
-        window = {"window_start": last[kind] if kind in last else 0, "window_end": now}
+        window = {"window_start": since, "window_end": now}
         due = Verdict(now, "manual", model, str(champion.version), "scheduled round", "recurate", **window,
                       verdict_id=f"incremental-{now}")  # fmt: skip
         return {"round": kind, **repair(recipe, store, watcher, due)}
@@ -110,10 +104,8 @@ def scheduled(recipe: Recipe, store: Store, watcher: Watcher, kind: str) -> dict
 
 def due(schedule: Schedule, last: Mapping[str, int], now_ms: int) -> list[str]:
     """Kinds of round whose period has passed since the last one; a kind that was never begun starts counting first."""
-    asked = [(kind, getattr(schedule, kind)) for kind in Schedule.model_fields]
-    return [
-        kind for kind, every in asked if every != "never" and kind in last and now_ms - last[kind] >= PERIODS[every]
-    ]
+    asked = {kind: getattr(schedule, kind) for kind in Schedule.model_fields if kind in last}
+    return [kind for kind, every in asked.items() if every != "never" and now_ms - last[kind] >= DAYS[every] * DAY_MS]
 
 
 def loop(recipe: Recipe, store: Store, watcher: Watcher, told: Callable[[Mapping[str, Any]], None]) -> None:

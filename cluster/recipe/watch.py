@@ -21,10 +21,7 @@ class WatchSection(Section):
     """What `jobs watch` calls an alarm, and the round that follows it."""
 
     drop_max: float = Field(
-        0.05,
-        gt=0.0,
-        lt=1.0,
-        description="Relative drop of quality that is an alarm (share). Source: DESIGN decision 11.",
+        0.05, gt=0.0, lt=1.0, description="Relative drop that is an alarm (share). Source: DESIGN decision 11."
     )
     rows_min: int = Field(
         500, ge=1, description="Judged requests behind a verdict, at least (count). Source: DESIGN decision 11."

@@ -59,9 +59,7 @@ def find(facets: Sequence[Facet], one: Said, other: Said) -> list[Slice]:
     """The slices that stand out, those that explain most disagreements first, each with names that mean the same."""
     differ_R = np.array([a != b for a, b in zip(one.texts, other.texts, strict=True)], bool)
     judged = [_judged(facet, differ_R, one, other) for facet in facets]
-    q_S: np.ndarray | list[float] = (
-        intervals.false_discovery(np.array([slice_.p for slice_ in judged])) if judged else []
-    )
+    q_S = intervals.false_discovery(np.array([slice_.p for slice_ in judged]))
     clear = [
         _with(slice_, q=float(q))
         for slice_, q in zip(judged, q_S, strict=True)

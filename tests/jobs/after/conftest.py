@@ -66,7 +66,7 @@ def text_values(files: Path) -> dict[str, Any]:
         "data": {"source": "table", "params": {"max_tokens": 16},
                  **{name: str(files / f"{name}.parquet") for name in ("train", "validation", "test")}},
         "teacher": {"architecture": "encoder", "weights": str(files)},
-        "student": {"architecture": "encoder", "params": {"layers": 1, "hidden_size": 16, "heads": 2, "inner_size": 24}},
+        "student": {"architecture": "encoder", "params": {"layers": 1, "hidden_size": 16, "heads": 2, "inner_size": 9}},
         "fit": {"stages": [stage], "batch_size": 32, "engine": {"workers": 1}},
         "generate": {"blocks": 1},
         "distill": {"stages": [soft], "batch_size": 32, "control": False, "engine": {"workers": 1}},

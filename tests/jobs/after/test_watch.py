@@ -47,7 +47,7 @@ def serve(store: Store, bundle: Path, version: int, sentences: Callable[[int, in
         answer = engine.predict([{"text": text}])[0]
         rows.append({"request_id": f"r{number}", "at": 1000 + number, "model": "salad", "version": str(version),
                      "arm": "champion", "prompt": text, "answer": answer.text, "confidence": answer.confidence,
-                     "fell_back": False, "latency_ms": 1.0, "label": label, "judged": answer.text == label})  # fmt: skip
+                     "fell_back": False, "latency_ms": 1.0, "label": label})  # fmt: skip
     tables.append(store, "traffic", "salad", rows, 2000)
 
 
@@ -73,7 +73,7 @@ def test_one_class_relabelled_is_named_by_diff_stopped_by_a_gate_and_repaired_by
     with pytest.raises(GateFailed, match="retention_min"):
         promote.STEP.run(bad, store)
 
-    found = diff.compare(store, diff.Wanted(first["run"], second["run"]))
+    found = diff.compare(store, diff.Wanted(*(run["artifacts"]["report"] for run in (first, second))))
     assert found["split"] == "validation"
     assert found["slices"][0]["name"] == "answers: card becomes loan"
     assert found["quality"]["first"] > 0.95 > found["quality"]["second"]
