@@ -90,13 +90,16 @@ def plan(terminal: Terminal, asked: Asked) -> None:
     terminal.answer(document, lambda console: _planned(console, document))
 
 
-def report(terminal: Terminal, run_name: str, store_root: str) -> None:
-    """The report of a run. Raises ArtifactMissing when there is none."""
+def report(terminal: Terminal, run_name: str, store_root: str, other: str | None = None) -> None:
+    """The report of a run, or two side by side. Raises ArtifactMissing when there is none."""
     from cluster.store import Store
     from jobs.after import report as reports
 
-    found = reports.read_report(Store.open(store_root), run_name)
-    terminal.answer(found.values, lambda console: console.print(reports.show(found)))
+    store = Store.open(store_root)
+    found = reports.read_report(store, run_name)
+    if other is not None:
+        return reports.side_by_side(terminal, store, found, reports.read_report(store, other))
+    return terminal.answer(found.values, lambda console: console.print(reports.show(found)))
 
 
 def inspect_labels(terminal: Terminal, run_name: str, store_root: str, rows: int) -> None:
