@@ -39,7 +39,7 @@ def body(work: Work) -> None:
     earlier = continued.find(recipe, work.store)
     if earlier is not None:
         old, old_labels = curated(earlier.artifacts)
-        rows = continued.replayed(recipe.distill.replay_share, samples, old, recipe.seed)
+        rows = continued.replayed(recipe.distill, samples, old, recipe.seed)
         known = _joined(known, measured(old.take(rows), earlier.artifacts["curated"]))
         samples, labels = pa.concat_tables([samples, old.take(rows)]), pa.concat_tables([labels, old_labels.take(rows)])
         work.draft.note(continued=earlier.run, replayed=len(rows))
@@ -60,7 +60,7 @@ def control_body(work: Work) -> None:
     earlier = continued.find(recipe, work.store)
     if earlier is not None:
         old = _labelled(earlier.artifacts)
-        rows = continued.replayed(recipe.distill.replay_share, labelled, old, recipe.seed)
+        rows = continued.replayed(recipe.distill, labelled, old, recipe.seed)
         known = _joined(known, measured(old.take(rows), earlier.artifacts["curated"]))
         labelled = pa.concat_tables([labelled, old.take(rows)])
         kept += round(recipe.distill.replay_share / (1 - recipe.distill.replay_share) * kept)

@@ -17,6 +17,13 @@ PIPELINES = {
     "text_generation": "text-generation",
     "retrieval": "sentence-similarity",
 }
+GIVEN = {
+    "visual_qa": '--text "..." --image FILE',
+    "text_classification": '--text "..."',
+    "image_classification": "--image FILE",
+    "text_generation": '--text "..."',
+    "retrieval": '--text "..."',
+}
 LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0", "gpl-3.0", "openrail")
 
 
@@ -64,8 +71,7 @@ def _about(report: Mapping[str, Any], recipe: Recipe) -> str:
 
 
 def _use(recipe: Recipe) -> str:
-    asked = {"visual_qa": '--text "..." --image FILE', "image_classification": "--image FILE"}
-    given = asked[recipe.task] if recipe.task in asked else '--text "..."'
+    given = GIVEN[recipe.task]
     return (
         "## Use\n\nIn the bundle's folder, with numpy, tokenizers and its engine alone:\n\n"
         f"```sh\npython predict.py {given}\n```\n\n"
@@ -123,7 +129,7 @@ def _training(report: Mapping[str, Any], recipe: Recipe) -> str:
         f"## Where it comes from\n\nRecipe `{recipe.name}`, run `{report['run']}`, commit `{report['commit']}`. "
         f"Teacher: {recipe.teacher.weights or recipe.teacher.architecture}, licence "
         f"{recipe.teacher.licence or 'not declared'}; data: licence {recipe.data.licence or 'not declared'}. "
-        f"It learned from {curation['kept']:,} of {curation['in']:,} answers of the teacher, in the stages {stages}.\n\n"
+        f"It learned from {curation['kept']:,} of {curation['in']:,} answers of the teacher, in stages {stages}.\n\n"
         f"| artifact | id |\n|---|---|\n{ids}\n\n`python -m jobs lineage {recipe.promote.model_name}` walks back "
         f"through them, `python -m jobs reproduce {recipe.promote.model_name}` makes them again."
     )

@@ -18,10 +18,11 @@ import pyarrow as pa
 
 from cluster.canonical import file_digest
 from cluster.errors import ArtifactMissing, InputError, MismatchError
-from cluster.recipe import Recipe
+from cluster.recipe import DistillSection, Recipe
 from cluster.registry import Registry
 from cluster.store import Artifact, Store
 from jobs import tasks
+from jobs.data.augment.where import Where
 from jobs.step import run_name
 
 KINDS = ("teacher", "samples", "curated", "student", "bundle", "report")
@@ -73,6 +74,8 @@ def find(recipe: Recipe, store: Store) -> Earlier | None:
 def check(recipe: Recipe, store: Store) -> None:
     """Refuse a run that cannot continue the earlier one. Raises MismatchError naming the field."""
     earlier = find(recipe, store)
+    for values in recipe.distill.replay_except:
+        Where.parse(values, at="distill.replay_except")
     if earlier is None:
         return
     if recipe.task not in TASKS:
@@ -95,12 +98,21 @@ def check(recipe: Recipe, store: Store) -> None:
     tasks.of(earlier.recipe).check()  # its exam is asked again
 
 
-def replayed(share: float, new: pa.Table, old: pa.Table, seed: int) -> np.ndarray:
-    """Which rows of `old` samples are trained on beside the `new` ones, int64 sorted: `share` of all, as far as there
-    are as many; rows that are in both are not taken twice."""
-    free = np.flatnonzero(~np.isin(old["sample_id"].to_numpy(), new["sample_id"].to_numpy()))
+def replayed(section: DistillSection, new: pa.Table, old: pa.Table, seed: int) -> np.ndarray:
+    """Which rows of `old` samples are trained on beside the `new` ones, int64 sorted: `replay_share` of all, as far as
+    there are as many; rows that are in both are not taken twice, those of `replay_except` not at all."""
+    free_R = ~np.isin(old["sample_id"].to_numpy(), new["sample_id"].to_numpy())
+    for values in section.replay_except:
+        free_R &= ~Where.parse(values, at="distill.replay_except").rows(_by_answer(old))
+    free, share = np.flatnonzero(free_R), section.replay_share
     wanted = min(len(free), round(share / (1 - share) * len(new)))
     return np.sort(np.random.default_rng([seed, wanted]).permutation(free)[:wanted])
+
+
+def _by_answer(samples: pa.Table) -> pa.Table:
+    """The samples with the answer they were learned by as their label: a variant has no other."""
+    place = samples.column_names.index("label_name")
+    return samples.set_column(place, "label_name", samples["response"])
 
 
 def _run_of(wanted: str, recipe: Recipe, store: Store) -> str:

@@ -85,6 +85,7 @@ def told(slice_: Slice, rows: Asked, one: Said, other: Said) -> dict[str, Any]:
         "name": slice_.title, "kind": slice_.facet.kind, "rows": slice_.rows, "disagreements": slice_.hits,
         "rate": slice_.rate, "low": slice_.low, "high": slice_.high, "elsewhere": slice_.elsewhere, "p": slice_.p,
         "q": slice_.q, "also": list(slice_.also), "where": dict(slice_.facet.where),
+        "pair": None if slice_.facet.pair is None else list(slice_.facet.pair),
         "right": right_of(rows.truth, one, other, mask_R), "samples": samples,
     }  # fmt: skip
 

@@ -71,12 +71,22 @@ def held_out(round_: Artifact) -> list[dict[str, Any]]:
 def _continue(values: dict[str, Any], recipe: Recipe, continued: str, mined: Mined) -> None:
     """Start from the champion, replay its samples, and ask for further views of the slices that stood out."""
     values["distill"] |= {"continue_from": continued, "replay_share": recipe.watch.replay_share}
+    values["distill"]["replay_except"] = [*recipe.distill.replay_except, *_failed(mined)]
     values["promote"] |= {"alias": "challenger"}
     repairs = [one["repair"] for one in mined.document["slices"] if one["repair"] is not None]
     known = len(recipe.generate.augment)
     terms = [term for repair in repairs[:3] for term in repair["generate"]["augment"][known:]]
     values["generate"]["augment"] = [*values["generate"]["augment"], *terms]
     values["generate"]["samples"] = 0 if recipe.data.source == "table" else recipe.generate.samples
+
+
+def _failed(mined: Mined) -> list[dict[str, Any]]:
+    """What of the champion's own samples is not replayed: they may be what taught it the mistake. Of a label pair both
+    classes, since rows of the one are found under the other."""
+    found = [
+        {"label_name": one["pair"]} if one["pair"] is not None else one["where"] for one in mined.document["slices"]
+    ]
+    return [where for where in found if where]
 
 
 def _write_rows(recipe: Recipe, task: TextClassification, rows: Sequence[Mapping[str, Any]], out: Path) -> None:

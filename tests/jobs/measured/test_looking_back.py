@@ -15,9 +15,11 @@ from jobs.after import beyond_plots, card, compare, page
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "report.md"
 # Mappings whose keys are names of this run's own things.
-NAMED = {"resolved", "metrics", "models", "shares", "before", "after", "reasons", "dead_letters", "artifacts", "seconds",
-         "evaluate_seconds", "not_measured", "params", "intervals", "engines", "clean", "changed", "prices", "per_1000",
-         "licences", "written"}  # fmt: skip
+NAMED = {
+    "resolved", "metrics", "models", "shares", "before", "after", "reasons", "dead_letters", "artifacts", "seconds",
+    "evaluate_seconds", "not_measured", "params", "intervals", "engines", "clean", "changed", "prices", "per_1000",
+    "licences", "written",
+}  # fmt: skip
 MODELS = {"teacher", "student", "student_int8", "control", "baseline"}
 
 
@@ -34,7 +36,7 @@ def keys(value: Any, path: str = "") -> Iterator[str]:
     if isinstance(value, Mapping):
         last = path.rpartition(".")[2]
         for key, own in value.items():
-            named = last in NAMED or path == "slices" or (last == "slices" and path != "") or path == "curation.gates"
+            named = last in NAMED | {"slices"} or path == "curation.gates" or re.fullmatch(r"intervals\.\w+", path)
             if not named and key not in MODELS:
                 yield key
             if last != "resolved" and key != "resolved":
