@@ -75,11 +75,11 @@ def _bring(store: Store, scratch: Store, found: naming.Named) -> None:
     earlier = store.read_record(pin)
     if earlier is None:
         return
-    before = naming.find(store, str(earlier["run"]))
-    for kind, aid in before.artifacts.items():
+    before = store.read_record(f"runs/{earlier['run']}") or {}
+    for kind, aid in (earlier if "artifacts" in earlier else before)["artifacts"].items():
         scratch.adopt(store.get(kind, aid))
     scratch.write_record(pin, earlier)
-    scratch.write_record(f"runs/{before.run}", store.read_record(f"runs/{before.run}") or {})
+    scratch.write_record(f"runs/{earlier['run']}", before)
 
 
 def _artifact(first: Artifact | None, again: Artifact) -> dict[str, Any]:

@@ -56,8 +56,10 @@ def find(recipe: Recipe, store: Store) -> Earlier | None:
         return None
     pin = f"continued/{run_name(recipe)}"
     known = store.read_record(pin)
-    run = _run_of(wanted, recipe, store) if known is None else str(known["run"])
-    record = store.read_record(f"runs/{run}")
+    pinned = known or _run_of(wanted, recipe, store)
+    run = str(pinned["run"])
+    # A run's record is that of its last time: the same recipe on other rows writes over it, the promoted one does not.
+    record = pinned if pinned.get("artifacts") else store.read_record(f"runs/{run}")
     if record is None:
         names = ", ".join(name.removeprefix("runs/") for name in store.records("runs/")[-5:])
         raise InputError("distill.continue_from: no such run", got=run, expected=f"MODEL@ALIAS or one of {names}")
@@ -67,7 +69,7 @@ def find(recipe: Recipe, store: Store) -> Earlier | None:
         raise InputError("distill.continue_from: the run is not whole", got=error, expected=", ".join(KINDS)) from None
     report = json.loads((artifacts["report"].path() / "report.json").read_text())
     if known is None:
-        store.write_record(pin, {"run": run})
+        store.write_record(pin, pinned)
     return Earlier(run, artifacts, Recipe.parse(report["recipe"]["resolved"], source=f"the recipe of {run}"))
 
 
@@ -115,14 +117,19 @@ def _by_answer(samples: pa.Table) -> pa.Table:
     return samples.set_column(place, "label_name", samples["response"])
 
 
-def _run_of(wanted: str, recipe: Recipe, store: Store) -> str:
+def _run_of(wanted: str, recipe: Recipe, store: Store) -> dict[str, Any]:
+    """`run`, and of a promoted model the `artifacts` that its own report names."""
     model, at, alias = wanted.partition("@")
     if not at:
-        return wanted
+        return {"run": wanted}
     version = Registry.beside(store.workspace, recipe.promote.tracking_uri).alias(model, alias)
     if version is None:
         raise InputError("distill.continue_from: no such model or alias", got=wanted, expected="MODEL@ALIAS or a run")
-    return version.tags["run"]
+    report = store.find("report", version.tags["report_id"]) if "report_id" in version.tags else None
+    if report is None:
+        return {"run": version.tags["run"]}
+    told = json.loads((report.path() / "report.json").read_text())
+    return {"run": version.tags["run"], "artifacts": told["artifacts"]}
 
 
 def _field(recipe: Recipe, path: str) -> Any:
