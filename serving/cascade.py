@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from serving.bundle.answer import Answer, BundleError
@@ -46,7 +46,7 @@ class Outcome:
     answer: Answer
     fell_back: bool
     reason: Reason | None
-    student: Answer | None = None
+    student: Answer | None = field(default=None, compare=False)
 
 
 class UnansweredError(Exception):
