@@ -67,20 +67,13 @@ def start(bundle: Path, teacher: Path | None, section: ServingSection, allow_fau
 
     if not ray.is_initialized():
         raise RaydistillError("Ray is not connected: call cluster.session.connect first")
-    secret, operator = auth.draw(auth.OPERATOR, "admin")
-    keys = [operator, *_keys(section)]
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    _check(bundle, "bundle.json")
-    teacher = teacher if section.teacher_concurrency else None
-    if teacher is not None:
-        _check(teacher, "task.json")
-    plan = GatewayPlan(
-        section=section, teacher=None if teacher is None else names.teacher_version, keys=keys,
-        allow_fault_injection=allow_fault_injection, observer=options.observer,
-    )  # fmt: skip
-    port = section.port or free_port(section.host)
-    service = Service(plan=plan, port=port, teacher=None if teacher is None else str(teacher.resolve()))
-    served = first_served(bundle, section, names, options.arms)
+    secret, operator = auth.draw(auth.OPERATOR, "admin")
+    service, served = planned(bundle, teacher, section, names, options)
+    plan = service.plan.model_copy(
+        update={"keys": [operator, *service.plan.keys], "allow_fault_injection": allow_fault_injection}
+    )
+    service = service.model_copy(update={"plan": plan})
     variables = haproxy_environment(section.host, ray_folder().parent / HAPROXY)
     described = document(service, served, variables)
     serve.start(
@@ -94,7 +87,22 @@ def start(bundle: Path, teacher: Path | None, section: ServingSection, allow_fau
     except BaseException:
         stop()
         raise
-    return Running(f"http://{section.host}:{port}", names, secret)
+    return Running(f"http://{section.host}:{service.port}", names, secret)
+
+
+def planned(bundle: Path, teacher: Path | None, section: ServingSection, names: Names,
+            options: Options = NO_OPTIONS) -> tuple[Service, Served]:  # fmt: skip
+    """What stays while it runs, and what is served first; raises DataError and RecipeError as `start`."""
+    keys = _keys(section)
+    _check(bundle, "bundle.json")
+    teacher = teacher if section.teacher_concurrency else None
+    if teacher is not None:
+        _check(teacher, "task.json")
+    version = None if teacher is None else names.teacher_version
+    plan = GatewayPlan(section=section, teacher=version, keys=keys, observer=options.observer)
+    folder = None if teacher is None else str(teacher.resolve())
+    service = Service(plan=plan, port=section.port or free_port(section.host), teacher=folder)
+    return service, first_served(bundle, section, names, options.arms)
 
 
 def first_served(bundle: Path, section: ServingSection, names: Names, others: tuple[ServedArm, ...] = ()) -> Served:
@@ -105,6 +113,12 @@ def first_served(bundle: Path, section: ServingSection, names: Names, others: tu
         app=app_of(folder) if section.mode == "split" else None, weight=1 - sum(arm.weight for arm in others),
     )  # fmt: skip
     return Served(arms=[champion, *others], salt=names.model)
+
+
+def declared(bundle: Path, teacher: Path | None, section: ServingSection, names: Names,
+             options: Options = NO_OPTIONS) -> dict[str, Any]:  # fmt: skip
+    """The declarative document of a service, for `serve deploy`; raises as `planned`."""
+    return document(*planned(bundle, teacher, section, names, options))
 
 
 def deploy(described: dict[str, Any]) -> None:

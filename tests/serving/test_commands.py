@@ -84,6 +84,7 @@ def test_up_serves_the_champion_until_it_is_told_to_end(
         True,
         ["visual", "teacher"],
     )
+    assert "key" not in seen and "key" not in said
     again = serving("up", str(promoted_store[0]), "--store", store)
     assert again.returncode == 2
     assert "served already" in again.stderr

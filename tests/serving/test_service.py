@@ -122,3 +122,12 @@ def test_serving_never_starts_a_ray_of_its_own(
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     with pytest.raises(RaydistillError, match="not connected"):
         app.start(bundle, teacher, ServingSection())
+
+
+def test_every_example_of_the_document_works_sent_back_unchanged(admin: httpx.Client) -> None:
+    for path, operations in admin.get("/openapi.json").json()["paths"].items():
+        for method, operation in operations.items():
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+            answered = admin.request(method.upper(), path, json=body)
+            absent = path in ("/v1/admin/kill", "/v1/admin/promote", "/v1/admin/rollback")  # there is no challenger
+            assert answered.status_code < 300 or (absent and answered.status_code == 409), (path, answered.text)
