@@ -171,9 +171,8 @@ def detach(arguments: Sequence[str], folder: Path, say: Say) -> None:
         known = address.read(folder)
         if known:
             known.pop("key")
-            say(
-                known, f"{known['model']} version {known['version']} answers at {known['url']} (python -m serving down)"
-            )
+            what = f"{known['model']} version {known['version']}"
+            say(known, f"{what} answers at {known['url']} (python -m serving down ends it)")
             return
         time.sleep(POLL_S)
     if process.poll() is None:

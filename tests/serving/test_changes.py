@@ -1,4 +1,4 @@
-"""What is served is changed while it is served: shares, kill switch, promotion, rollback, and bundles that are refused."""
+"""What is served is changed while it is served: shares, kill switch, promotion, rollback, and refused bundles."""
 
 import json
 import threading
