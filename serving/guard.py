@@ -66,7 +66,7 @@ class ArmGuard:
     def __init__(self, section: ServingSection, teacher: TeacherGuard, counters: Counters,
                  clock: Callable[[], float] = time.monotonic) -> None:  # fmt: skip
         self.breaker = Breaker(section.breaker_failures, section.breaker_ms, clock)
-        self._teacher, self._counters, self._factor = teacher, counters, section.hedge_factor
+        self._teacher, self._counters, self._section = teacher, counters, section
         self._latency, self._hedges = RunningQuantile(0.95), Tokens(section.hedge_share, BURST)
 
     @property
@@ -88,7 +88,9 @@ class ArmGuard:
     def hedge_ms(self) -> float | None:
         """See `cascade.Guard`."""
         p95_ms = self._latency.value
-        return None if p95_ms is None or not self._hedges.some else self._factor * p95_ms
+        if p95_ms is None or not self._hedges.some:
+            return None
+        return max(self._section.hedge_min_ms, self._section.hedge_factor * p95_ms)
 
     def teacher_refusal(self, hedge: bool) -> Failure | None:
         """See `cascade.Guard`."""

@@ -35,6 +35,10 @@ class ServingSection(Section):
         2.0, ge=1.0, description="A hedge is sent after so many running p95 of the student (times).",
         json_schema_extra=NOT_IDENTITY,
     )  # fmt: skip
+    hedge_min_ms: float = Field(
+        50.0, ge=0.0, description="And never sooner (ms): a fast student's p95 is no reason to pay a teacher.",
+        json_schema_extra=NOT_IDENTITY,
+    )  # fmt: skip
     breaker_failures: int = Field(
         5, ge=1, description="Failures in a row that open a breaker (count).", json_schema_extra=NOT_IDENTITY
     )

@@ -106,7 +106,7 @@ def running(
     from serving import app, promoted
 
     _, store, artifact = exported
-    section = ServingSection(student_ms=1000.0, total_ms=8000.0)
+    section = ServingSection(student_ms=1000.0, total_ms=8000.0, hedge_share=0.0)
     catalog = promoted.Catalog(str(store.root), "visual")
     options = app.Options(catalog=catalog, state=store.workspace / "serving" / "decisions.jsonl")
     names = Names("visual", "1", "t")

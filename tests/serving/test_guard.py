@@ -81,11 +81,12 @@ def guards(**changes: object) -> tuple[ArmGuard, TeacherGuard, list[str], list[s
 
 
 def test_a_hedge_waits_for_twice_the_p95() -> None:
-    arm, *_ = guards(hedge_factor=2.0)
+    arm, *_ = guards(hedge_factor=2.0, hedge_min_ms=50.0)
     assert arm.hedge_ms() is None  # nothing is known yet
-    for _ in range(SEEN_MIN):
-        arm.studied(10.0, None)
-    assert arm.hedge_ms() == 20.0
+    for ms in (10.0, 100.0):
+        for _ in range(SEEN_MIN):
+            arm.studied(ms, None)
+        assert arm.hedge_ms() == max(50.0, 2 * ms)
 
 
 def test_an_outage_of_the_student_sends_no_more_than_the_share_to_the_teacher() -> None:
