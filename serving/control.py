@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 NAME, NAMESPACE = "raydistill-control", "raydistill"
 TURN_S = 60.0  # for every replica to load a new champion
 TELL_S = 5.0
+TELL_AGAIN_S = 2.0
 POLL_S = 0.05
 
 
@@ -135,9 +136,8 @@ class Control:
         if new:  # they run before anybody is sent there
             kept = [*before.arms, *(arm.model_copy(update={"weight": 0.0}) for arm in arms if arm.app in new)]
             await self._deploy(before, [arm for arm in kept if arm.app is not None])
-        await self._told("reconfigure", served.model_dump(mode="json"))
         try:
-            await self._all_serve(served.sequence)
+            await self._all_serve(served)
         except Refusal:
             await self._told("reconfigure", before.model_copy(update={"sequence": served.sequence}).model_dump())
             self._served = before.model_copy(update={"sequence": served.sequence})
@@ -156,15 +156,20 @@ class Control:
         apps[GATEWAY] = next(one for one in described["applications"] if one["name"] == GATEWAY)
         await asyncio.to_thread(app.deploy, {**described, "applications": list(apps.values())})
 
-    async def _all_serve(self, sequence: int) -> None:
-        """Return when all replicas serve this change. Raises Refusal when one says why not, or after TURN_S."""
+    async def _all_serve(self, served: Served) -> None:
+        """Tell all replicas, those that start meanwhile too; return when they serve this. Raises Refusal when one says
+        why not, or after TURN_S."""
         until = time.monotonic() + TURN_S
         reports: list[dict[str, Any]] = []
+        told = 0.0
         while time.monotonic() < until:
+            if time.monotonic() > told + TELL_AGAIN_S:
+                told = time.monotonic()
+                await self._told("reconfigure", served.model_dump(mode="json"))
             reports = await self._told("report")
             if refused := [report["refused"] for report in reports if report["refused"]]:
                 raise Refusal("refused_bundle", refused[0])
-            if reports and all(report["served"]["sequence"] >= sequence for report in reports):
+            if reports and all(report["served"]["sequence"] >= served.sequence for report in reports):
                 return
             await asyncio.sleep(POLL_S)
         raise Refusal("conflict", f"not every gateway followed in {TURN_S:.0f} s: {reports}"[:500])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -50,6 +50,7 @@ class Gateway:
         self._served: Served | None = None
         self._arms: dict[str, LiveArm] = {}
         self._refused: str | None = None
+        self._wanted: Served | None = None
         self._turning: asyncio.Task[None] | None = None
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -65,9 +66,10 @@ class Gateway:
         if self._served is None:
             await self._turn_to(wanted)
             await self._warm()
-        elif wanted.sequence >= self._served.sequence:
+        elif wanted.sequence >= self._served.sequence and not self._turning_to(wanted):
             if self._turning is not None:
                 self._turning.cancel()
+            self._wanted, self._refused = wanted, None
             self._turning = asyncio.create_task(self._try(wanted))
 
     async def kill(self, arm: str) -> None:
@@ -82,10 +84,13 @@ class Gateway:
         breakers[TEACHER] = self._teacher_guard.breaker.state
         return {"served": served, "refused": self._refused, "breakers": breakers}
 
+    def _turning_to(self, wanted: Served) -> bool:
+        """Whether this very change is under way already: it is told twice, by the control and by Serve."""
+        return self._turning is not None and not self._turning.done() and self._wanted == wanted
+
     async def _try(self, wanted: Served) -> None:
         try:
             await self._turn_to(wanted)
-            self._refused = None
         except (BundleError, OSError, ValueError) as error:
             self._refused = f"{error}"
             log.error("the new model is refused, the old one serves on: %s", error)
@@ -99,9 +104,14 @@ class Gateway:
             if known is not None and (known.arm.bundle, known.arm.app) == (arm.bundle, arm.app):
                 arms[arm.name] = LiveArm(arm, known.answers, known.guard, known.spec)
             else:
+                spec = spec_of(arm.bundle)
                 answers: Answers
-                answers = Remote(arm.app, STUDENT) if arm.app else await self.shelf.load(arm.bundle, now)
-                arms[arm.name] = LiveArm(arm, answers, self._guard(arm), spec_of(arm.bundle))
+                if arm.app is None:
+                    answers = await self.shelf.load(arm.bundle, now)
+                else:
+                    answers = Remote(arm.app, STUDENT)
+                    await self._first_call(arm.name, answers.answer(warm_up(spec), WARM_S * 1000))
+                arms[arm.name] = LiveArm(arm, answers, self._guard(arm), spec)
         self._take(wanted, arms)
 
     def _take(self, served: Served, arms: dict[str, LiveArm]) -> None:
@@ -117,14 +127,19 @@ class Gateway:
         return ArmGuard(self.plan.section, self._teacher_guard, counters)
 
     async def _warm(self) -> None:
-        """Ask the teacher once: connecting would be charged to the first fallback's deadline. It may be down."""
-        if self.plan.teacher is None:
-            return
-        call = asyncio.ensure_future(self._ask_teacher(warm_up(self._arms[CHAMPION].spec)))
-        done, _ = await asyncio.wait([call], timeout=WARM_S)
-        if not done or call.exception() is not None:
+        if self.plan.teacher is not None:
+            await self._first_call(TEACHER, self._ask_teacher(warm_up(self._arms[CHAMPION].spec)))
+
+    async def _first_call(self, name: str, asked: Coroutine[Any, Any, Answer]) -> None:
+        """Ask once: connecting would be charged to the first request's deadline. It may be down."""
+        call = asyncio.ensure_future(asked)
+        try:
+            done, _ = await asyncio.wait([call], timeout=WARM_S)
+        finally:
             call.cancel()
-            log.warning("the teacher does not answer yet: %s", call.exception() if done else f"nothing in {WARM_S} s")
+        if not done or call.exception() is not None:
+            why = call.exception() if done else f"nothing in {WARM_S} s"
+            log.warning("%s does not answer yet: %s", name, why)
 
     @property
     def reads(self) -> Reads:

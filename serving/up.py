@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cluster.errors import InputError, RaydistillError
+from cluster.errors import InputError, RaydistillError, StoreError
 from serving import address
 
 if TYPE_CHECKING:
     from cluster.recipe import ResourcesSection
     from cluster.recipe.serving import ServingSection
     from serving.app import Options
-    from serving.promoted import Promoted
+    from serving.promoted import Catalog, Promoted
+    from serving.served import ServedArm
 
 Say = Callable[[dict[str, Any], str], None]  # the one JSON document, or its text for people
 
@@ -69,21 +70,31 @@ def wanted(target: str, store_root: str, changes: Sequence[str], folder: Path) -
         found = promoted.find(recipe, store)
         section, resources, target = recipe.serving, recipe.resources, recipe.name
     state = folder / DECISIONS
-    options = Options(arms=_others(catalog, state), catalog=catalog, state=state)
+    options = Options(arms=_others(catalog, found, state), catalog=catalog, state=state)
     return Wanted(target, found, section, resources, options)
 
 
-def _others(catalog: Any, state: Path) -> tuple[Any, ...]:
-    """Arms beside the champion, as the last decision left them, where they are still registered."""
-    from serving import control
-    from serving.deployments import app_of
-    from serving.served import CHALLENGER
+def _others(catalog: Catalog, found: Promoted, state: Path) -> tuple[ServedArm, ...]:
+    """The registered challenger with the share that the last decision left it, else none; who watches may ramp it.
 
-    share = control.remembered(state).get(CHALLENGER)
-    arm = None if share is None else catalog.arm(CHALLENGER, CHALLENGER)
-    if arm is None:
+    One that is not fit is left out, and said so: the champion is served all the same.
+    """
+    from serving import control, swap
+    from serving.bundle import predict
+    from serving.deployments import app_of
+    from serving.served import CHALLENGER, spec_of
+
+    try:
+        arm = catalog.arm(CHALLENGER, CHALLENGER)
+        if arm is None or arm.version == found.names.version:
+            return ()
+        swap.fits(predict.verify(Path(arm.bundle)), spec_of(found.bundle))
+    except (predict.BundleError, StoreError) as error:
+        typer.echo(f"the challenger is left out: {error}", err=True)
         return ()
-    return (arm.model_copy(update={"weight": share, "app": app_of(arm.bundle)}),)
+    shares = control.remembered(state)
+    weight = shares.get(CHALLENGER, 0.0)
+    return (arm.model_copy(update={"weight": weight, "app": app_of(arm.bundle)}),)
 
 
 def serve(asked_for: Wanted, folder: Path, say: Say) -> None:
