@@ -22,7 +22,7 @@ from cluster import schema, session
 from cluster.recipe import Recipe
 from cluster.store import Artifact
 from jobs import curate, distill, export, fit, generate, tasks
-from jobs.after import page
+from jobs.after import card, page
 from jobs.data import tabular
 from jobs.measure import (
     beyond,
@@ -101,6 +101,7 @@ def body(work: Work) -> None:
     pq.write_table(predictions, out / "predictions.parquet")
     (out / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False))
     (out / "report.html").write_text(page.render(report, _curves(folders), page.examples(rows, predictions)))
+    (out / "MODEL_CARD.md").write_text(card.written(report, recipe))
     failed = [name for name, _, _ in gates.failed(report["gates"])]
     headline = report["models"]["student_int8"]["metrics"][report["primary_metric"]]
     work.draft.note(rows=len(rows), primary=headline, retention=report["retention"]["value"], gates_failed=failed)
