@@ -24,6 +24,7 @@ from jobs.before import teacher_exam, worth
 from jobs.step import Step, Work
 from jobs.training.run import job_of
 from jobs.training.runner import run_local
+from jobs.training.sampler import steps_of
 from jobs.training.table import read
 from jobs.training.table import rows as rows_of
 
@@ -41,6 +42,20 @@ def chosen(pool: pa.Table, rows: int, seed: int) -> pa.Table:
 def origins(pool: pa.Table) -> int:
     """Training rows behind a table of requests (count)."""
     return int(pc.count_distinct(pc.coalesce(pool["parent"], pool["sample_id"])).as_py())
+
+
+def lengthened(recipe: Recipe, requests: int, least: int) -> Recipe:
+    """The recipe whose stages take at least the steps that they would take in the whole run of so many `requests`, in
+    all at most `least`: a student that starts from nothing learns by steps, and rows are what a pilot is short of."""
+    section = recipe.distill
+    whole = [steps_of(stage, requests, section.batch_size) for stage in section.active]
+    share = min(1.0, least / sum(whole))
+    floors = dict(zip([stage.name for stage in section.active], whole, strict=True))
+    stages = [
+        stage.model_copy(update={"min_steps": max(stage.min_steps, round(share * floors.get(stage.name, 0)))})
+        for stage in section.stages
+    ]
+    return recipe.model_copy(update={"distill": section.model_copy(update={"stages": stages})})
 
 
 def steps(rows: int) -> tuple[Step, Step, Step]:
