@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from cluster import schema
 from cluster.errors import RecipeError, StepFailed
 from cluster.recipe import GenerateSection, Recipe
+from cluster.session import placed
 from cluster.store import Artifact
 from jobs import fit, tasks
 from jobs.data import reuse, tally
@@ -181,6 +182,8 @@ def answer_all(
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(size=section.concurrency),
                 num_cpus=section.cpus,  # of two CPUs Ray's checkpoint filter takes one and reading one
+                num_gpus=section.gpus or None,
+                **placed("generate"),
             )
         )
         answers.write_parquet(str(scratch / ANSWERS), mode=ray.data.SaveMode.APPEND)

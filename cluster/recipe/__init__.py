@@ -9,8 +9,10 @@ from cluster.recipe.base import NOT_IDENTITY, Section, Term
 from cluster.recipe.curate import CurateSection
 from cluster.recipe.data import DataSection
 from cluster.recipe.distill import DistillSection
+from cluster.recipe.drift import DriftSection
 from cluster.recipe.engine import EngineSection
 from cluster.recipe.evaluate import EvaluateSection, Gates
+from cluster.recipe.experiment import ExperimentSection
 from cluster.recipe.export import ExportSection
 from cluster.recipe.fit import FitSection
 from cluster.recipe.generate import GenerateSection
@@ -20,14 +22,18 @@ from cluster.recipe.promote import PromoteSection
 from cluster.recipe.resources import ResourcesSection
 from cluster.recipe.search import Knob, SearchSection
 from cluster.recipe.serving import ServingSection
+from cluster.recipe.traffic import TrafficSection
 from cluster.recipe.training import Phase, Stage, TrainingSection
+from cluster.recipe.watch import WatchSection
 
 __all__ = [
     "CurateSection",
     "DataSection",
     "DistillSection",
+    "DriftSection",
     "EngineSection",
     "EvaluateSection",
+    "ExperimentSection",
     "ExportSection",
     "FitSection",
     "Gates",
@@ -45,8 +51,10 @@ __all__ = [
     "StudentSection",
     "TeacherSection",
     "Term",
+    "TrafficSection",
     "TrainingSection",
     "changed",
+    "WatchSection",
     "known_recipes",
     "load",
 ]
@@ -74,6 +82,16 @@ class Recipe(Section):
     serving: ServingSection = Field(ServingSection(), description="Answering.")
     search: SearchSection = Field(
         SearchSection(), description="Which knobs a search may turn.", json_schema_extra=NOT_IDENTITY
+    )
+    experiment: ExperimentSection = Field(
+        ExperimentSection(), description="Champion against challenger.", json_schema_extra=NOT_IDENTITY
+    )
+    traffic: TrafficSection = Field(
+        TrafficSection(), description="What is kept of requests.", json_schema_extra=NOT_IDENTITY
+    )
+    drift: DriftSection = Field(DriftSection(), description="When quality falls.", json_schema_extra=NOT_IDENTITY)
+    watch: WatchSection = Field(
+        WatchSection(), description="Looking at what is served.", json_schema_extra=NOT_IDENTITY
     )
     resources: ResourcesSection = Field(
         ResourcesSection(), description="On what it runs.", json_schema_extra=NOT_IDENTITY

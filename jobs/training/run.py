@@ -16,6 +16,8 @@ from jobs.training.loop import Job
 from jobs.training.runner import Trained, run_ray
 from jobs.training.table import Columns
 
+FIT = "fit"  # the teacher is nobody's served model
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -63,6 +65,7 @@ def job_of(work: Work, arm: Arm) -> Job:
         teacher=None if arm.teacher is None else str(arm.teacher),
         curve_to=curve_to(work, arm),
         own_seed=arm.seed,
+        store=None if arm.name == FIT else work.store,
     )
 
 
