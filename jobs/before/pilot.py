@@ -88,7 +88,6 @@ def _samples(work: Work, rows: int) -> None:
 
 def _student(work: Work) -> None:
     """Train in this process and write `pilot.json`: rows right, bytes, steps, and seconds of each part."""
-    recipe = work.recipe
     job = job_of(work, distill.student_arm(work))
     alone: dict[str, Any] = {"workers": 1, "min_workers": None, "log_to": []}
     job = replace(job, engine=job.engine.model_copy(update=alone), curve_to=None)
@@ -96,7 +95,7 @@ def _student(work: Work) -> None:
     trained = run_local(job, work.draft.scratch / "training")
     training_s = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:
-        measured = worth.measure(recipe, trained.weights, Path(folder), Path(job.validation))
+        measured = worth.measure(work, trained.weights, Path(folder) / "bundle", Path(job.validation))
     taught = sum(stage["steps"] for stage in trained.progress["stages"])
     found = {
         **worth.facts(measured), "steps": taught, "packed": rows_of(read(Path(job.table))),
