@@ -53,8 +53,8 @@ __all__ = [
     "Term",
     "TrafficSection",
     "TrainingSection",
-    "changed",
     "WatchSection",
+    "changed",
     "known_recipes",
     "load",
 ]
