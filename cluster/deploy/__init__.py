@@ -1,1 +1,1 @@
-"""Files that other tools run: KubeRay manifests, Ray's VM launcher, the container image; made from a recipe."""
+"""Files that other tools run, made from a recipe: KubeRay manifests, Ray's VM launcher, container image, dashboards."""

@@ -1,4 +1,4 @@
-"""The options of `import`, `init`, `federate` and `sheet`: what `jobs.__main__` adds to the commands on a recipe.
+"""The options of `import`, `init`, `federate`, `sheet` and `probe`: what `jobs.__main__` adds to the others.
 
 They have more options than a function should have arguments, so each is a table of parameters and a function of what
 was given by name. Nothing heavy is imported before a command runs.
@@ -23,7 +23,7 @@ Parameter = inspect.Parameter
 def add_to(app: typer.Typer, end: End) -> None:
     """Add the commands to the application; `end` runs their bodies."""
     commands = (("import", IMPORT, _import), ("init", INIT, _init), ("federate", FEDERATE, _federate),
-                ("sheet", SHEET, _sheet))  # fmt: skip
+                ("sheet", SHEET, _sheet), ("probe", PROBE, _probe))  # fmt: skip
     for name, parameters, body in commands:
         app.command(name, help=body.__doc__)(_described(body, parameters, end))
 
@@ -94,6 +94,16 @@ SHEET = [
     JSON,
 ]
 
+PROBE = [
+    _parameter("recipe", str, typer.Argument(help="a name in jobs/recipes/, or a path to a YAML"), Parameter.empty),
+    _option(int, "--rows", 800, "training rows of the largest pilot"),
+    _option(int, "--sizes", 4, "pilots, each of half the rows of the next"),
+    _parameter("changes", list[str] | None, typer.Option("--set", help="a.b=c, changes one knob of the recipe; repeat "
+               "it"), None),
+    _option(str, "--store", "runs/", "directory or URI of artifacts"),
+    JSON,
+]  # fmt: skip
+
 
 def _import(terminal: Terminal, given: Mapping[str, Any]) -> None:
     """Turn request logs, tables or a folder of pictures into seed rows with splits."""
@@ -130,3 +140,25 @@ def _sheet(terminal: Terminal, given: Mapping[str, Any]) -> None:
 
     wanted = active.Wanted(given["run"], given["rows"], given["by"], given["who"], given["out"])
     active.command(terminal, wanted, Store.open(given["store"]))
+
+
+def _probe(terminal: Terminal, given: Mapping[str, Any]) -> None:
+    """Run pilots on a few rows and predict what the whole run keeps of the teacher, takes and costs: go or no-go."""
+    import sys
+
+    from cluster import recipe as recipes
+    from cluster.store import Store
+    from jobs.before import probe
+    from jobs.progress import Progress
+
+    recipe, store = recipes.load(given["recipe"], given["changes"] or []), Store.open(given["store"])
+    try:
+        with Progress(terminal.console) as progress:
+            found = probe.run(recipe, store, probe.Wanted(given["rows"], given["sizes"]), progress)
+    finally:
+        if "ray" in sys.modules:
+            from cluster import session
+
+            session.disconnect()
+    terminal.answer(found, lambda console: console.print(probe.show(found), highlight=False))
+    probe.refuse_no_go(found)

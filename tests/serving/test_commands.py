@@ -42,15 +42,11 @@ def test_a_recipe_that_was_never_promoted_cannot_be_served(
 
 
 @pytest.fixture
-def promoted_store(exported: tuple[Recipe, Store, Artifact], tmp_path: Path) -> tuple[Path, Path]:
+def promoted_store(exported: tuple[Recipe, Store, Artifact], champion: Registry, tmp_path: Path) -> tuple[Path, Path]:
     """A recipe file and a store whose bundle is the champion."""
-    recipe, store, bundle = exported
+    recipe, store, _ = exported
     path = tmp_path / "visual.yaml"
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
-    registry = Registry.beside(store.workspace)
-    version = registry.register("visual", str(bundle.path()), {"artifact_id": bundle.id})
-    if registry.alias("visual", "champion") is None:
-        registry.set_alias("visual", "champion", version, expect=None)
     return path, store.workspace
 
 
@@ -84,6 +80,7 @@ def test_up_serves_the_champion_until_it_is_told_to_end(
         True,
         ["visual", "teacher"],
     )
+    assert "key" not in seen and "key" not in said
     again = serving("up", str(promoted_store[0]), "--store", store)
     assert again.returncode == 2
     assert "served already" in again.stderr
