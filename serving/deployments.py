@@ -22,6 +22,8 @@ from serving.served import TEACHER, GatewayPlan, Served, ServedArm
 GATEWAY = "gateway"
 REPLICA_CPUS = 0.25  # what Ray reserves: a service must also fit beside a job on a one-core machine
 ONGOING_MAX = 1024  # requests inside one replica (count), above any queue of its own, which refuses in time and words
+# A net below everything. Requests to models end by `total_ms`; a long stream and a promotion may take longer.
+REQUEST_S = 300.0
 SERVE_SETTINGS = {"log_level": "WARNING", "enable_access_log": False}
 
 
@@ -44,7 +46,7 @@ def document(service: Service, served: Served, variables: Mapping[str, str] | No
     apps = [_gateway(service, served), *(_arm(arm, section) for arm in served.arms if arm.app is not None)]
     if service.teacher is not None:
         apps.append(_teacher(service.teacher, section))
-    http = {"host": section.host, "port": service.port, "request_timeout_s": section.total_ms / 1000 + 5}
+    http = {"host": section.host, "port": service.port, "request_timeout_s": REQUEST_S}
     options = {} if variables is None else {"controller_options": {"runtime_env": {"env_vars": dict(variables)}}}
     return {"http_options": http, "logging_config": SERVE_SETTINGS, **options, "applications": apps}
 
