@@ -21,6 +21,7 @@ from cluster.errors import RecipeError, StepFailed
 from cluster.recipe import Recipe
 from jobs import distill, fit, tasks
 from jobs.data.items import COLUMNS, item_of
+from jobs.measure import deferral
 from jobs.quantize import SCHEMES, static
 from jobs.quantize.invariance import batch_invariant
 from jobs.step import Step, Work
@@ -36,6 +37,7 @@ ROWS_OFF_MAX = 0.02  # a router at a tie may flip on a last bit, and that row's 
 
 def check(recipe: Recipe) -> None:
     """Refuse a scheme that the task's graphs do not take, before Ray starts. Raises RecipeError."""
+    deferral.check(recipe)
     if recipe.export.scheme == STATIC and recipe.task != "image_classification":
         what = f"export.scheme: static is for convolutions, not for {recipe.task}"
         raise RecipeError(what, got=STATIC, expected=", ".join(SCHEMES))
@@ -62,6 +64,7 @@ def body(work: Work) -> None:
     spec = json.loads((out / "float32" / "bundle.json").read_text()) | {"scheme": recipe.export.scheme}
     describe(out, spec, recipe)
     invariant = batch_invariant(predict.load(out), items)
+    spec |= deferral.thresholds(recipe, predict.load(out), work.parents["teacher"].path() / "hf")
     describe(out, spec | {"batch_invariant": invariant}, recipe)
     quantized, plain = predict.load(out).predict(items), predict.load(out / "float32").predict(items)
     work.draft.note(
@@ -217,7 +220,9 @@ def engine_bytes(folder: Path) -> int:
 
 def _inputs(recipe: Recipe) -> dict[str, Any]:
     # The code is part of the bundle: when it changes, a bundle with the old one is no longer what is served.
+    target = recipe.serving.agreement_min
     return {
+        **({} if target is None else {"agreement_min": target}),
         "confidence_min": recipe.serving.confidence_min,
         "code": {name: file_digest(file) for name, file in code().items()},
     }
