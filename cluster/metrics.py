@@ -62,7 +62,21 @@ _ALL = (
     Metric("shed", "counter", "count", ("model",), "Requests refused because the queue was full (429)."),
     Metric("replica_memory_bytes", "gauge", "bytes", ("model", "replica"), "Resident memory of a gateway replica."),
 )  # fmt: skip
-METRICS = {metric.name: metric for metric in _ALL}
+# Of a run's driver; they end with it.
+_PIPELINE = (
+    Metric("step_seconds", "gauge", "s", ("run", "step"), "How long a step took, or has taken so far."),
+    Metric("step_done_share", "gauge", "share", ("run", "step", "part"), "How much of it is done."),
+    Metric("step_still_s", "gauge", "s", ("run", "step", "part"), "Since it last moved; large when it hangs."),
+    Metric("rows_per_s", "gauge", "rows/s", ("run", "step"), "Rows that the teacher answers."),
+    Metric("tokens_per_s", "gauge", "tokens/s", ("run", "step"), "Tokens that the teacher reads and writes."),
+    Metric("loss", "gauge", "loss", ("run", "part", "stage", "term"), "Training loss; `total`, else a term of it."),
+    Metric("loss_share", "gauge", "share", ("run", "part", "stage", "term"), "A term's realised share of the loss."),
+    Metric("rows", "gauge", "rows", ("run", "step", "outcome"), "Rows of a finished step by what became of them."),
+    Metric("kept_share", "gauge", "share", ("run",), "Share of the samples that curation kept."),
+    Metric("cache_hit_share", "gauge", "share", ("run",), "Share of the answers taken over from earlier runs."),
+    Metric("steps_failed", "counter", "count", ("run", "step", "reason"), "Steps that ended without their artifact."),
+)  # fmt: skip
+METRICS = {metric.name: metric for metric in (*_ALL, *_PIPELINE)}
 
 
 @functools.cache

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from serving.bundle.answer import Answer, Array, BundleError, Graph, by_length, read_tokenizer, softmax, text_of
+from serving import engines
+from serving.bundle.answer import Answer, Array, BundleError, by_length, softmax, text_of
+from serving.bundle.files import Source, tokenizer_of
 
 BATCH = 32  # rows at once: logits of a row's every position are there while it is scored
 
@@ -23,9 +24,9 @@ class Writer:
     `continues` says which positions `logits` gives: those of the text itself, or those of the answer to it.
     """
 
-    def __init__(self, folder: Path, spec: Mapping[str, Any]) -> None:
-        self.spec, self.tokenizer = spec, read_tokenizer(folder)
-        self.graph = Graph(folder / "decoder.onnx", spec["threads"])
+    def __init__(self, source: Source, spec: Mapping[str, Any]) -> None:
+        self.spec, self.tokenizer = spec, tokenizer_of(source)
+        self.graph = engines.open_graph(source, "decoder", spec)
 
     def predict(self, items: Sequence[Mapping[str, Any]]) -> list[Answer]:
         """Continuations in the order of `items`, each `{"text": str}`. Raises BundleError for an empty text."""
