@@ -104,12 +104,9 @@ def student(args: Mapping[str, Any]) -> Any:
 
     section = ServingSection.parse(args["section"])
     deployment: Any = serve.deployment(
-        Deployed,
-        name=STUDENT,
-        num_replicas=section.replicas,
-        max_ongoing_requests=ONGOING_MAX,
+        Deployed, name=STUDENT, num_replicas=section.replicas, max_ongoing_requests=ONGOING_MAX,
         **_shared(section, args["placement"]),
-    )
+    )  # fmt: skip
     return deployment.bind(args["bundle"], args["limits"])
 
 
