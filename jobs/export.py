@@ -19,6 +19,7 @@ from cluster.errors import ArtifactMissing
 from cluster.recipe import Recipe
 from jobs import distill, fit, tasks
 from jobs.data.items import COLUMNS
+from jobs.measure import deferral
 from jobs.packing import calibration, choosing, fits, writing
 from jobs.packing.checking import check_items, difference
 from jobs.quantize import search
@@ -30,7 +31,13 @@ from serving.bundle import files, predict
 ROWS = 128  # validation rows that the exported graphs are checked on
 TEXT_ROWS = 16  # of a language model: every token of a row is compared, over the whole vocabulary
 
-check, plain, engine_bytes = fits.check, choosing.plain, writing.engine_bytes
+plain, engine_bytes = choosing.plain, writing.engine_bytes
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse an engine, schemes, keys and a target of agreement that cannot work here. Raises RecipeError."""
+    fits.check(recipe)
+    deferral.check(recipe)
 
 
 def body(work: Work) -> None:
@@ -57,6 +64,7 @@ def body(work: Work) -> None:
         writing.add_mobile(out)
     writing.describe(out, spec, readable, lineage)
     spec["batch_invariant"] = batch_invariant(predict.load(out), items)
+    spec |= deferral.thresholds(recipe, predict.load(out), work.parents["teacher"].path() / "hf")
     golden = writing.add_golden(out, check_items_of(items, recipe.export.golden))
     writing.describe(out, spec, readable, lineage)
     quantized, before = predict.load(out).predict(items), predict.load(out / "float32").predict(items)
@@ -131,6 +139,8 @@ def _inputs(recipe: Recipe) -> dict[str, Any]:
         "code": {name: file_digest(file) for name, file in writing.code().items()},
         "engine": fits.engine(recipe),
     }
+    if recipe.serving.agreement_min is not None:
+        inputs["agreement_min"] = recipe.serving.agreement_min
     if fits.searches(recipe):
         gates = recipe.evaluate.gates
         inputs["limits"] = [gates.int8_drop_max, gates.int8_agreement_min, gates.logit_error_max]

@@ -12,6 +12,7 @@ from typing import Any
 from cluster.environment import ray_folder
 from cluster.errors import DataError, RaydistillError, RecipeError
 from cluster.recipe.serving import ServingSection
+from cluster.session import placed
 from serving import auth, control
 from serving.deployments import SERVE_SETTINGS, Service, app_of, document
 from serving.loopback import free_port, haproxy_environment
@@ -101,7 +102,8 @@ def planned(bundle: Path, teacher: Path | None, section: ServingSection, names: 
     version = None if teacher is None else names.teacher_version
     plan = GatewayPlan(section=section, teacher=version, keys=keys, observer=options.observer)
     folder = None if teacher is None else str(teacher.resolve())
-    service = Service(plan=plan, port=section.port or free_port(section.host), teacher=folder)
+    port = section.port or free_port(section.host)
+    service = Service(plan=plan, port=port, teacher=folder, placement=dict(placed("serve")))
     return service, first_served(bundle, section, names, options.arms)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from cluster.errors import InputError, RaydistillError
 from serving import address
 
-TIMEOUT_S = 120.0  # a promotion loads a model in every replica
+TIMEOUT_S = 300.0  # a promotion loads a model in every replica
 LOOK_S = 5.0
 
 

@@ -22,6 +22,8 @@ from serving.served import TEACHER, GatewayPlan, Served, ServedArm
 GATEWAY = "gateway"
 REPLICA_CPUS = 0.25  # what Ray reserves: a service must also fit beside a job on a one-core machine
 ONGOING_MAX = 1024  # requests inside one replica (count), above any queue of its own, which refuses in time and words
+# A net below everything. Requests to models end by `total_ms`; a long stream and a promotion may take longer.
+REQUEST_S = 300.0
 SERVE_SETTINGS = {"log_level": "WARNING", "enable_access_log": False}
 
 
@@ -31,6 +33,7 @@ class Service(Section):
     plan: GatewayPlan = Field(description="How gateways answer.")
     port: int = Field(ge=1, le=65535, description="TCP port of the ingress.")
     teacher: str | None = Field(None, description="The teacher's folder; null: nothing falls back.")
+    placement: dict[str, Any] = Field({}, description="Ray's options for where replicas run (session.placed).")
 
     @property
     def section(self) -> ServingSection:
@@ -41,10 +44,10 @@ class Service(Section):
 def document(service: Service, served: Served, variables: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The document, as `serve deploy` reads it; `variables` are those of Serve's controller."""
     section = service.section
-    apps = [_gateway(service, served), *(_arm(arm, section) for arm in served.arms if arm.app is not None)]
+    apps = [_gateway(service, served), *(_arm(arm, service) for arm in served.arms if arm.app is not None)]
     if service.teacher is not None:
-        apps.append(_teacher(service.teacher, section))
-    http = {"host": section.host, "port": service.port, "request_timeout_s": section.total_ms / 1000 + 5}
+        apps.append(_teacher(service.teacher, service))
+    http = {"host": section.host, "port": service.port, "request_timeout_s": REQUEST_S}
     options = {} if variables is None else {"controller_options": {"runtime_env": {"env_vars": dict(variables)}}}
     return {"http_options": http, "logging_config": SERVE_SETTINGS, **options, "applications": apps}
 
@@ -61,26 +64,28 @@ def limits_of(section: ServingSection) -> Limits:
 
 def _gateway(service: Service, served: Served) -> dict[str, Any]:
     deployment = {"name": GATEWAY, "user_config": served.model_dump(mode="json")}
-    args = {"plan": service.plan.model_dump(mode="json")}
+    args = {"plan": service.plan.model_dump(mode="json"), "placement": service.placement}
     return {
         "name": GATEWAY, "route_prefix": "/", "import_path": "serving.deployments:gateway", "args": args,
         "deployments": [deployment],
     }  # fmt: skip
 
 
-def _arm(arm: ServedArm, section: ServingSection) -> dict[str, Any]:
+def _arm(arm: ServedArm, service: Service) -> dict[str, Any]:
+    section = service.section
     args = {"bundle": arm.bundle, "limits": asdict(limits_of(section)), "section": section.model_dump(mode="json")}
+    args["placement"] = service.placement
     assert arm.app is not None
     return {"name": arm.app, "route_prefix": None, "import_path": "serving.deployments:student", "args": args}
 
 
-def _teacher(folder: str, section: ServingSection) -> dict[str, Any]:
-    args = {"folder": folder, "section": section.model_dump(mode="json")}
+def _teacher(folder: str, service: Service) -> dict[str, Any]:
+    args = {"folder": folder, "section": service.section.model_dump(mode="json"), "placement": service.placement}
     return {"name": TEACHER, "route_prefix": None, "import_path": "serving.deployments:teacher", "args": args}
 
 
 def gateway(args: Mapping[str, Any]) -> Any:
-    """The gateway's application, from `{"plan": ...}`."""
+    """The gateway's application, from `{"plan", "placement"}`."""
     from ray import serve
 
     from serving.gateway import Gateway
@@ -88,24 +93,25 @@ def gateway(args: Mapping[str, Any]) -> Any:
     section = GatewayPlan.parse(args["plan"]).section
     deployment: Any = serve.deployment(
         serve.ingress()(Gateway), name=GATEWAY, num_replicas=section.replicas, max_ongoing_requests=ONGOING_MAX,
-        **_shared(section),
+        **_shared(section, args["placement"]),
     )  # fmt: skip
     return deployment.bind(args["plan"])
 
 
 def student(args: Mapping[str, Any]) -> Any:
-    """An arm's application, from `{"bundle", "limits", "section"}`."""
+    """An arm's application, from `{"bundle", "limits", "section", "placement"}`."""
     from ray import serve
 
     section = ServingSection.parse(args["section"])
     deployment: Any = serve.deployment(
-        Deployed, name=STUDENT, num_replicas=section.replicas, max_ongoing_requests=ONGOING_MAX, **_shared(section)
-    )
+        Deployed, name=STUDENT, num_replicas=section.replicas, max_ongoing_requests=ONGOING_MAX,
+        **_shared(section, args["placement"]),
+    )  # fmt: skip
     return deployment.bind(args["bundle"], args["limits"])
 
 
 def teacher(args: Mapping[str, Any]) -> Any:
-    """The teacher's application, from `{"folder", "section"}`."""
+    """The teacher's application, from `{"folder", "section", "placement"}`."""
     from ray import serve
 
     from serving.teachers.deployment import Teacher
@@ -113,13 +119,13 @@ def teacher(args: Mapping[str, Any]) -> Any:
     section = ServingSection.parse(args["section"])
     deployment: Any = serve.deployment(
         Teacher, name=TEACHER, max_ongoing_requests=section.teacher_concurrency,
-        max_queued_requests=4 * section.teacher_concurrency, **_shared(section),
+        max_queued_requests=4 * section.teacher_concurrency, **_shared(section, args["placement"]),
     )  # fmt: skip
     return deployment.bind(Path(args["folder"]))
 
 
-def _shared(section: ServingSection) -> dict[str, Any]:
+def _shared(section: ServingSection, placement: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "ray_actor_options": {"num_cpus": REPLICA_CPUS}, "logging_config": SERVE_SETTINGS,
+        "ray_actor_options": {"num_cpus": REPLICA_CPUS, **placement}, "logging_config": SERVE_SETTINGS,
         "graceful_shutdown_timeout_s": section.total_ms / 1000 + 1, "max_surge_percent": 100,
     }  # fmt: skip

@@ -7,6 +7,7 @@ restarts nothing: shares take effect at once, a new champion when it is loaded a
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import AsyncGenerator, Coroutine, Mapping
@@ -163,7 +164,7 @@ class Gateway:
                 return kept[0].answer
             return await arm.answers.answer(asked.item, within_ms, asked.delay_ms)
 
-        outcome = await self._raced(asked, arm, student, self._policy)
+        outcome = await self._raced(asked, arm, student, self._policy(arm))
         return self._given(arm, outcome, kept[0] if kept and not outcome.fell_back else None)
 
     async def write(self, asked: Asked) -> AsyncGenerator[str | Given, None]:
@@ -187,7 +188,7 @@ class Gateway:
             return Answer(piece, 1.0)
 
         async with aclosing(pieces):
-            policy = cascade.Policy(self._policy.student_ms, self._policy.total_ms, 0.0)
+            policy = dataclasses.replace(self._policy(arm), confidence_min=0.0)
             outcome = await self._raced(asked, arm, first, policy)
             yield outcome.answer.text
             if not outcome.fell_back and not written:
@@ -234,10 +235,10 @@ class Gateway:
         await self.observer.close()
         self.shelf.close()
 
-    @property
-    def _policy(self) -> cascade.Policy:
+    def _policy(self, arm: LiveArm) -> cascade.Policy:
         section = self.plan.section
-        return cascade.Policy(section.student_ms, section.total_ms, section.confidence_min)
+        sure = float(arm.spec["threshold"]["confidence_min"]) if "threshold" in arm.spec else 0.0
+        return cascade.Policy(section.student_ms, section.total_ms, max(section.confidence_min, sure))
 
     def _choose(self, asked: Asked) -> LiveArm:
         return self._arms[self.observer.choose(asked.unit)]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.batcher import Limits
+from serving.bundle import files, golden
 from serving.bundle.answer import Answer, BundleError
 from serving.student import Student, warm_up
 
@@ -61,7 +62,19 @@ def opened(folder: str | Path, limits: Limits, now: Mapping[str, Any] | None) ->
     if now is not None:
         fits(student.spec, now)
     smoke(student)
+    golden_answers(student, Path(folder))
     return student
+
+
+def golden_answers(student: Student, folder: Path) -> None:
+    """Ask the golden samples that the bundle was exported with, if any; raise BundleError unless they are answered as
+    they were then."""
+    if golden.FILE not in student.spec["files"]:
+        return
+    samples = golden.read(files.verified(folder))
+    found = golden.compare(samples, [student.model.predict([item])[0] for item, _, _ in samples])
+    if not found["passed"]:
+        raise BundleError(f"golden samples: {found['differs'][0]}, of {found['samples']} samples"[:500])
 
 
 def fits(spec: Mapping[str, Any], now: Mapping[str, Any]) -> None:

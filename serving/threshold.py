@@ -1,10 +1,10 @@
 """How sure a student must be so that it agrees with its teacher as often as asked, and what that costs in deferrals.
 
 A threshold that looks good on rows it was chosen on is too good. Here each candidate is tested: the chance of seeing so
-few disagreements among the rows it keeps, if they were as frequent as just not allowed (an exact binomial tail). The
-candidates go from the strictest to the laxest and the last one before the first failure is taken, so the whole search
-errs with probability at most `delta` (fixed-sequence testing; Angelopoulos et al., "Learn then Test", arXiv 2110.01052,
-section 3; risk control of a selective answer).
+few disagreements among the rows it keeps, if they were as frequent as just not allowed (an exact binomial tail). From
+each of a few beginnings candidates are tested from the stricter to the laxer, until the first that fails; a beginning
+has its share of `delta`, so the whole search errs with probability at most `delta` (multi-start fixed-sequence testing;
+Angelopoulos et al., "Learn then Test", arXiv 2110.01052, section 3; the risk is that of the answers that are kept).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 STEPS = 50  # candidates: how many shares of the rows are kept (count)
+STARTS = (0.1, 0.3, 0.5, 0.7, 0.9)  # shares of the rows that sequences begin at; few rows prove little, so not one only
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,26 @@ def calibrate(
     `confidence` is the student's (0..1) and `agrees` whether its answer was the teacher's, row by row.
     """
     rows = sorted(zip(confidence, agrees, strict=True), key=lambda row: -row[0])
-    found = None
-    for step in range(1, STEPS + 1):
-        kept = math.ceil(len(rows) * step / STEPS)
-        while kept < len(rows) and rows[kept][0] == rows[kept - 1][0]:
-            kept += 1  # a threshold cannot part equal confidences
-        if not kept or target**kept > delta:
-            continue  # not even without a single disagreement: no test, whatever the answers are
-        wrong = sum(not agreed for _, agreed in rows[:kept])
-        if binomial_tail(wrong, kept, 1 - target) > delta:
-            break
-        at = 0.0 if kept == len(rows) else rows[kept - 1][0]
-        found = Threshold(at, target, delta, 1 - kept / len(rows), 1 - wrong / kept, len(rows))
-    return found
+    most = 0
+    for start in STARTS:
+        for step in range(round(start * STEPS), STEPS + 1):
+            kept = _kept(rows, math.ceil(len(rows) * step / STEPS))
+            wrong = sum(not agreed for _, agreed in rows[:kept])
+            if binomial_tail(wrong, kept, 1 - target) > delta / len(STARTS):
+                break
+            most = max(most, kept)
+    if not most:
+        return None
+    agreement = sum(agreed for _, agreed in rows[:most]) / most
+    at = 0.0 if most == len(rows) else rows[most - 1][0]
+    return Threshold(at, target, delta, 1 - most / len(rows), agreement, len(rows))
+
+
+def _kept(rows: Sequence[tuple[float, bool]], count: int) -> int:
+    """The first `count` rows and those as sure as the last: a threshold cannot part equal confidences."""
+    while count < len(rows) and rows[count][0] == rows[count - 1][0]:
+        count += 1
+    return count
 
 
 def binomial_tail(most: int, rows: int, share: float) -> float:

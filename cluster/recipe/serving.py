@@ -22,6 +22,12 @@ class ServingSection(Section):
     confidence_min: float = Field(
         0.0, ge=0.0, le=1.0, description="Below it the teacher is asked (probability); 0: never for that."
     )
+    agreement_min: float | None = Field(
+        None, gt=0.0, lt=1.0,
+        description="At export a confidence is sought above which the student agrees with the teacher so often, with "
+        "95 % confidence, on validation rows; below it the teacher is asked too. null: confidence_min alone.",
+        json_schema_extra=NOT_IDENTITY,
+    )  # fmt: skip
     teacher_concurrency: int = Field(2, ge=0, description="Requests at the teacher at once (count); 0: no teacher.")
     teacher_share: float = Field(
         1.0, ge=0.0, le=1.0, description="Most of the traffic that may go to the teacher (share), hedges included.",

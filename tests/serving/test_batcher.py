@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from jobs.data import vocabulary
 from serving.batcher import Batcher, Limits
+from serving.bundle.files import Folder
 from serving.bundle.writing import Writer
 from serving.models import decoder, decoder_graph
 from serving.problems import Refusal
@@ -99,7 +100,7 @@ TEXTS = ["the cat sat", "a dog ran by the sea", "one bird", "the cat sat", "two 
 WORDS = vocabulary.learned(TEXTS, 270)
 SPEC = {
     "task": "text_generation", "continues": True, "tokens": WORDS.ends, "max_tokens": 32, "max_new_tokens": 12,
-    "temperature": 0.0, "seed": 0, "threads": 1,
+    "temperature": 0.0, "seed": 0, "threads": 1, "engine": {"name": "onnxruntime"},
 }  # fmt: skip
 SIZES = {"layers": 2, "hidden_size": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "inner_size": 48}
 
@@ -114,7 +115,7 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Writer:
             torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(1))
     spec = SPEC | decoder_graph.export(model, folder)
     Tokenizer.from_str(WORDS.tokenizer.to_str()).save(str(folder / "tokenizer.json"))
-    return Writer(folder, spec)
+    return Writer(Folder(folder), spec)
 
 
 async def collected(stepper: Stepper, text: str, writing: Writing = Writing()) -> tuple[list[str], Written]:  # noqa: B008

@@ -16,6 +16,7 @@ from cluster.recipe import Recipe
 from cluster.registry import Registry
 from cluster.store import Artifact, Store
 from serving import control
+from serving.bundle import files
 
 
 @contextmanager
@@ -110,7 +111,7 @@ def corrupt(folder: Path) -> None:
 
 def other_task(folder: Path) -> None:
     spec = json.loads((folder / "bundle.json").read_text())
-    (folder / "bundle.json").write_text(json.dumps({**spec, "labels": ["something", "else"]}))
+    (folder / "bundle.json").write_bytes(files.written({**spec, "labels": ["something", "else"]}))
 
 
 @pytest.mark.parametrize(("aid", "change", "why"), [("d" * 16, corrupt, "sha256"), ("e" * 16, other_task, "labels")])

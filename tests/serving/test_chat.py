@@ -1,7 +1,6 @@
 """A language model behind the gateway's own code on a real port, asked by OpenAI's own client, unmodified."""
 
 import asyncio
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from cluster.canonical import file_digest
 from cluster.recipe import ResourcesSection
 from cluster.recipe.serving import ServingSection
 from jobs.data import vocabulary
-from serving.bundle import predict
+from serving.bundle import files, predict
 from serving.loopback import free_port
 from serving.models import decoder, decoder_graph
 from serving.served import GatewayPlan, Served, ServedArm
@@ -38,12 +37,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(1))
     spec = {
         "task": "text_generation", "continues": True, "tokens": words.ends, "max_tokens": 32, "max_new_tokens": 24,
-        "temperature": 0.0, "seed": 0, "threads": 1, "scheme": "float32", "batch_invariant": False,
+        "temperature": 0.0, "seed": 0, "threads": 1, "engine": {"name": "onnxruntime"}, "scheme": "float32",
+        "batch_invariant": False,
     }  # fmt: skip
     spec |= decoder_graph.export(model, folder)
     Tokenizer.from_str(words.tokenizer.to_str()).save(str(folder / "tokenizer.json"))
-    files = {path.name: {"sha256": file_digest(path), "bytes": path.stat().st_size} for path in folder.iterdir()}
-    (folder / "bundle.json").write_text(json.dumps({**spec, "files": files}))
+    listed = {
+        path.name: {"sha256": file_digest(path), "bytes": path.stat().st_size, "encrypted": False}
+        for path in folder.iterdir()
+    }
+    (folder / "bundle.json").write_bytes(files.written({**spec, "files": listed}))
     return folder
 
 

@@ -12,11 +12,11 @@ import httpx
 import pytest
 import yaml
 
-from cluster.errors import InputError
+from cluster.errors import DataError, InputError
 from cluster.recipe import Recipe
 from cluster.registry import Registry
 from cluster.store import Artifact, Store
-from serving import promoted
+from serving import auth, promoted
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,6 +48,30 @@ def promoted_store(exported: tuple[Recipe, Store, Artifact], champion: Registry,
     path = tmp_path / "visual.yaml"
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     return path, store.workspace
+
+
+def test_a_key_is_shown_once_and_kept_as_a_digest(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    drawn = json.loads(serving("key", "shop", "--file", str(file), "--per-minute", "60", "--json").stdout)
+    assert (drawn["role"], drawn["key"] in file.read_text(), file.stat().st_mode & 0o777) == ("client", False, 0o600)
+    caller = auth.Keys(auth.read(file)).caller(drawn["key"], "client")
+    assert (caller.name, caller.per_minute) == ("shop", 60.0)
+    again = serving("key", "shop", "--file", str(file), "--admin")
+    assert (again.returncode, "already" in again.stderr) == (2, True)
+    file.chmod(0o666)
+    with pytest.raises(DataError, match="written by others"):
+        auth.read(file)
+
+
+def test_config_prints_what_serve_deploy_reads(promoted_store: tuple[Path, Path], serve_ready: None) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    recipe, store = promoted_store
+    printed = serving("config", str(recipe), "--store", str(store), "--set", "serving.mode=split")
+    document = ServeDeploySchema(**yaml.safe_load(printed.stdout))
+    names = [one.name for one in document.applications]
+    assert names[0] == "gateway" and names[-1] == "teacher" and names[1].startswith("arm-")
+    assert document.http_options.host == "127.0.0.1"
 
 
 @pytest.fixture

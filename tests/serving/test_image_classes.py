@@ -120,7 +120,7 @@ def test_a_request_of_no_picture_two_or_something_else_is_refused(bundle: Path) 
 
 def test_the_gateways_student_warms_up_on_a_black_picture(bundle: Path) -> None:
     student = Student(bundle)
-    assert student.images_max == 1
+    assert student.reads.images_max == 1
     assert read(blank(FRAME), FRAME).max() == 0
 
 
