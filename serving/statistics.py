@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 PRIOR = 0.18  # Beta(0.18, 0.18): the choice of Turner, Ly & Gruenwald 2024, section 4.2, for unknown rates
+BETS = tuple(2.0**-power for power in range(1, 11))  # stakes of NotWorse, each below 1: no pair can ruin it
 PRECISION = 40  # halvings behind each end of an interval: 1e-12
 
 
@@ -79,6 +80,46 @@ class TwoRates:
 
     def rejects(self, alpha: float) -> bool:
         """Whether the capital has ever reached 1/alpha: then the null is refused at level alpha."""
+        return self.log_e_max >= -math.log(alpha)
+
+
+@dataclass(frozen=True)
+class NotWorse:
+    """A running bet against "b is worse than a by `margin` or more", on pairs of one outcome of each arm.
+
+    With X = Y_b - Y_a in {-1, 0, 1}, E = mean over l in BETS of prod (1 + l (X + margin)): the mixture of capital
+    processes of Waudby-Smith & Ramdas, "Estimating means of bounded random variables by betting" (JRSS B 2024), section
+    4.2. The product depends on the numbers of pairs alone, so these are all that is kept.
+    """
+
+    margin: float
+    worse: int = 0
+    same: int = 0
+    better: int = 0
+    log_e_max: float = 0.0
+
+    def after(self, pairs: Sequence[tuple[bool, bool]]) -> NotWorse:
+        """The bet after more pairs (a, b), paired without a look at the outcomes."""
+        worse = sum(a and not b for a, b in pairs)
+        better = sum(b and not a for a, b in pairs)
+        same = len(pairs) - worse - better
+        made = replace(self, worse=self.worse + worse, same=self.same + same, better=self.better + better)
+        return replace(made, log_e_max=max(self.log_e_max, made.log_e))
+
+    @property
+    def log_e(self) -> float:
+        """Capital now (nats)."""
+        logs = [
+            self.worse * math.log1p(bet * (self.margin - 1))
+            + self.same * math.log1p(bet * self.margin)
+            + self.better * math.log1p(bet * (self.margin + 1))
+            for bet in BETS
+        ]
+        top = max(logs)
+        return top + math.log(sum(math.exp(one - top) for one in logs) / len(logs))
+
+    def rejects(self, alpha: float) -> bool:
+        """Whether the capital has ever been 1/alpha when it was looked at: then b is not worse by `margin`."""
         return self.log_e_max >= -math.log(alpha)
 
 

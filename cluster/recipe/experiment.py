@@ -18,6 +18,9 @@ class ExperimentSection(Section):
     others: dict[str, float] = Field(
         {}, description="Further arms, each an experiment of its own: arm -> share of all units that it owns (0..1)."
     )
+    counted: Literal["unit", "request"] = Field(
+        "unit", description="What counts once; request is sound only where a unit's requests are independent."
+    )
     ramp: list[float] = Field(
         [0.01, 0.05, 0.2, 0.5], min_length=1, description="The challenger's shares of all units, one step each (0..1)."
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.statistics import Counts, TwoRates, block_log_e, interval, sample_ratio_log_e
+from serving.statistics import Counts, NotWorse, TwoRates, block_log_e, interval, sample_ratio_log_e
 
 RUNS, LOOKS, ALPHA = 2000, 100, 0.05
 
@@ -67,6 +67,35 @@ def test_a_bet_on_lower_is_fair_whenever_b_is_in_truth_not_lower(
     for y_a, y_b in itertools.product((0, 1), (0, 1)):
         chance = (truth_a if y_a else 1 - truth_a) * (truth_b if y_b else 1 - truth_b)
         mean += chance * math.exp(block_log_e(Counts(y_a, 1), Counts(y_b, 1), guess_a, guess_b))
+    assert mean <= 1 + 1e-9
+
+
+def shown(rates: tuple[float, float], runs: int, pairs: int) -> float:
+    """Share of runs in which b is shown to be at most 2 points worse within so many pairs."""
+    generator = np.random.default_rng(13)
+    found = 0
+    for outcomes in generator.random((runs, pairs // 100, 100, 2)) < np.array(rates):
+        test = NotWorse(0.02)
+        for block in outcomes.tolist():
+            test = test.after(block)
+        found += test.rejects(ALPHA)
+    return found / runs
+
+
+def test_a_challenger_at_the_margin_is_passed_in_at_most_alpha_of_runs_and_an_equal_one_mostly() -> None:
+    assert shown((0.9, 0.88), 200, 4000) <= ALPHA
+    assert shown((0.9, 0.90), 100, 8000) >= 0.85
+
+
+@given(st.floats(0, 1), st.floats(0.001, 0.5), st.floats(0, 1))
+def test_a_bet_that_b_is_not_worse_is_fair_when_it_is(rate_a: float, margin: float, less: float) -> None:
+    rate_b = max(rate_a - margin, 0.0) * less
+    if rate_a - rate_b < margin:
+        return  # b is not worse by the margin
+    mean = 0.0
+    for a, b in itertools.product((False, True), (False, True)):
+        chance = (rate_a if a else 1 - rate_a) * (rate_b if b else 1 - rate_b)
+        mean += chance * math.exp(NotWorse(margin).after([(a, b)]).log_e)
     assert mean <= 1 + 1e-9
 
 
