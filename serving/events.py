@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
+
+from serving.arms import ArmStats
+from serving.observe import Arm
 
 Measure = Literal["requests", "agreement", "reward", "errors", "deferrals"]
 
@@ -27,3 +31,28 @@ class Event:
         """`good` as a coin of that mean, tossed by the unit's hash: the tests take 0 and 1, and the mean is kept."""
         toss = (self.unit * 0x9E3779B97F4A7C15 + self.at_ms) % (1 << 64)
         return toss < self.good * 2.0**64
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A champion's answer whose quality is known: `good` in 0..1 by `measure` (agreement, accuracy or reward)."""
+
+    request_id: str
+    measure: Literal["agreement", "accuracy", "reward"]
+    good: float
+    confidence: float
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one gateway replica saw since its last batch; `number` counts up, so that one that is sent twice counts
+    once. `inputs` are rows of `drift.inputs`, `stats` by arm."""
+
+    gateway: str
+    number: int
+    arms: Sequence[Arm]
+    events: Sequence[Event] = ()
+    judged: Sequence[Judged] = ()
+    inputs: Sequence[Mapping[str, str]] = ()
+    stats: Mapping[str, ArmStats] = field(default_factory=dict)
