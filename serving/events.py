@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from serving.arms import ArmStats
-from serving.observe import Arm
+from serving.observe import Arm, Feedback
 
 Measure = Literal["requests", "agreement", "reward", "errors", "deferrals"]
 
@@ -47,12 +47,15 @@ class Judged:
 @dataclass(frozen=True)
 class Batch:
     """What one gateway replica saw since its last batch; `number` counts up, so that one that is sent twice counts
-    once. `inputs` are rows of `drift.inputs`, `stats` by arm."""
+    once. `since_ms` is when it took these versions; `inputs` are rows of `drift.inputs`, `stats`
+    are by arm, `said` is feedback about requests that another replica answered."""
 
     gateway: str
     number: int
     arms: Sequence[Arm]
+    since_ms: int = 0
     events: Sequence[Event] = ()
     judged: Sequence[Judged] = ()
     inputs: Sequence[Mapping[str, str]] = ()
     stats: Mapping[str, ArmStats] = field(default_factory=dict)
+    said: Sequence[Feedback] = ()

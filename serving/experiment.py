@@ -18,7 +18,7 @@ from serving.statistics import sample_ratio_log_e
 from serving.units import Seen
 from serving.verdicts import Decision, Kind
 
-Status = Literal["shadow", "ramp", "full", "mismatch", "promoted", "rolled_back"]
+Status = Literal["shadow", "ramp", "full", "mismatch", "by_hand", "promoted", "rolled_back"]
 OVER = ("promoted", "rolled_back")
 TESTED = ("agreement", "reward", "errors", "deferrals")
 
@@ -58,6 +58,8 @@ class Experiment:
     @property
     def srm_log_e(self) -> float:
         """log e-value against "units fall as asked", all steps together: a product of e-values of separate units."""
+        if self.status == "by_hand":
+            return self.srm_before
         asked = self.share / self.units
         return self.srm_before + (sample_ratio_log_e(self.routed, (1 - asked, asked)) if 0 < asked < 1 else 0.0)
 
@@ -80,6 +82,12 @@ class Experiment:
             return None
         return self._rolled_back() or self._mismatch() or self._promoted() or self._stepped(now_s)
 
+    def by_hand(self) -> None:
+        """Somebody has set another share: the ramp stops and nothing is promoted, but what is worse is stopped."""
+        if self.status not in OVER:
+            self.srm_before = self.srm_log_e
+            self.status = "by_hand"
+
     def _rolled_back(self) -> Decided | None:
         alpha = self.section.alpha / len(self.section.guards) if self.section.guards else 0.0
         for guard in self.section.guards:
@@ -89,7 +97,7 @@ class Experiment:
 
     def _mismatch(self) -> Decided | None:
         """Units that do not fall as asked make every comparison worthless: the ramp stops, nothing is promoted."""
-        if self.status == "mismatch" or self.srm_log_e < -math.log(self.section.srm_alpha):
+        if self.status in ("mismatch", "by_hand") or self.srm_log_e < -math.log(self.section.srm_alpha):
             return None
         self.status = "mismatch"
         detail = {"log_e": self.srm_log_e, "units": dict(zip((CHAMPION, self.arm), self.routed, strict=True))}
