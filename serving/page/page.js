@@ -96,6 +96,9 @@ const WORDS = {
   rolled_back: "rolled back",
 };
 
+// Measures are shares of units that went well: of errors and deferrals those without.
+const GOOD = {agreement: "agrees with the teacher", reward: "reward", errors: "answered", deferrals: "not deferred"};
+
 function experiment(one) {
   const made = make("div"), line = -Math.log10(one.alpha);
   made.append(make("h3", `${one.experiment}: ${WORDS[one.status] || one.status}`));
@@ -103,7 +106,7 @@ function experiment(one) {
   made.append(table(
     ["measure", "champion", one.arm, "units", "worse", "better", "not worse"],
     Object.entries(one.measures).filter(([, m]) => m.challenger.units || m.champion.units).map(([name, m]) => [
-      name, percent(m.champion.rate), percent(m.challenger.rate), `${count(m.champion.units)} / ${count(m.challenger.units)}`,
+      GOOD[name] || name, percent(m.champion.rate), percent(m.challenger.rate), `${count(m.champion.units)} / ${count(m.challenger.units)}`,
       e(m.log_e_worse), e(m.log_e_better), e(m.log_e_not_worse),
     ])));
   made.append(make("p", `Evidence is log10 of an e-value: ${line.toFixed(1)} shows it at level ${one.alpha}. ` +
