@@ -44,7 +44,6 @@ class Judge:
         self.since_ms = 0
         self.stats: dict[str, ArmStats] = {}
         self.experiments: dict[str, Experiment] = {}
-        self.by_hand: set[str] = set()
         self._asked: dict[str, tuple[float, float]] = {}  # arm -> the share last asked for, and when
         self._numbers: dict[str, int] = {}
         self._falls: list[Fall] = []
@@ -91,6 +90,26 @@ class Judge:
         self._falls = []
         return orders + self._shifts(now_ms)
 
+    def plain(self, now_s: float) -> dict[str, Any]:
+        """JSON-ready state of the experiments and totals, without the units that were seen."""
+        return {
+            "versions": {name: arm.version for name, arm in self.arms.items()},
+            "experiments": {name: one.plain(now_s) for name, one in self.experiments.items()},
+            "stats": {name: one.stored() for name, one in self.stats.items()},
+            "asked": {arm: share for arm, (share, _) in self._asked.items()},
+        }
+
+    def restore(self, plain: Mapping[str, Any], seen: Mapping[str, Mapping[str, bytes]], now_s: float) -> None:
+        """Take up what `plain` was, where it is of the versions that are served; `seen` by experiment and measure."""
+        if plain["versions"] != {name: arm.version for name, arm in self.arms.items()}:
+            return
+        for name, experiment in self.experiments.items():
+            if name in plain["experiments"]:
+                experiment.restore(plain["experiments"][name], seen[name], now_s)
+        for name, stored in plain["stats"].items():
+            self.stats.setdefault(name, ArmStats()).add(ArmStats.restored(stored))
+        self._asked |= {arm: (share, now_s) for arm, share in plain["asked"].items()}
+
     def asked(self, shares: Mapping[str, float], now_s: float) -> None:
         """These shares were set as ordered."""
         for arm, share in shares.items():
@@ -103,11 +122,10 @@ class Judge:
     def _wanted(self, experiment: Experiment, now_s: float) -> float | None:
         """The share to ask for, None where it is as it should be or people have set another one."""
         arm, served = experiment.arm, self.arms[experiment.arm].weight
-        if arm in self.by_hand or math.isclose(served, experiment.share, abs_tol=1e-9):
+        if experiment.status == "by_hand" or math.isclose(served, experiment.share, abs_tol=1e-9):
             return None
         if arm in self._asked and math.isclose(self._asked[arm][0], experiment.share, abs_tol=1e-9):
             if now_s - self._asked[arm][1] > PATIENCE_S:
-                self.by_hand.add(arm)
                 experiment.by_hand()
             return None
         return experiment.share
@@ -126,7 +144,7 @@ class Judge:
         )  # fmt: skip
         if decided.decision == "promote":
             return Order("promote", {}, [verdict])
-        action: Action = "none" if experiment.arm in self.by_hand and decided.decision != "rollback" else "split"
+        action: Action = "none" if experiment.status == "by_hand" else "split"
         return Order(action, {experiment.arm: decided.share} if action == "split" else {}, [verdict])
 
     def _fallen(self, fall: Fall, now_ms: int) -> Order | None:
@@ -179,8 +197,9 @@ class Judge:
                 self.experiments.pop(name, None)
             elif name not in self.experiments or changed & {arm, CHAMPION}:
                 self.experiments[name] = Experiment(self.section, name, arm, units, now_s)
-                self.by_hand.discard(arm)
                 self._asked.pop(arm, None)
+                if new[arm].weight:  # somebody gave it a share before it was asked for
+                    self.experiments[name].by_hand()
 
     def _fresh_champion(self) -> None:
         self.inputs = Inputs(self.drift)

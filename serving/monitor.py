@@ -20,7 +20,6 @@ from cluster.recipe.drift import DriftSection
 from cluster.recipe.experiment import ExperimentSection
 from cluster.store import Store
 from serving import cost, verdicts
-from serving.arms import ArmStats
 from serving.events import Batch
 from serving.judge import Judge, Order
 from serving.observe import Feedback
@@ -58,7 +57,7 @@ class Monitor:
     """One per service; `push` and `state` are called by gateways, `tick` by its own clock."""
 
     def __init__(self, settings: Mapping[str, Any], hands: Hands) -> None:
-        """`settings` is what `watcher.arguments` makes."""
+        """`settings` is what `watcher.spec` has in "args"."""
         self.model = str(settings["model"])
         self.store = Store.open(settings["store"])
         self.section = ExperimentSection.parse(settings["experiment"])
@@ -95,8 +94,11 @@ class Monitor:
         """Decide and act; what cannot be done now is said, and asked for again where it is a share."""
         if not self.judge.arms:
             return
+        before = [one.status for one in self.judge.experiments.values()]
         for order in self.judge.decide(time.monotonic(), time.time_ns() // 1_000_000):
             await self._obey(order)
+        if before != [one.status for one in self.judge.experiments.values()]:
+            self.save()
         self._measure()
         if time.monotonic() - self._saved_s > SAVE_S:
             self.save()
@@ -179,16 +181,11 @@ class Monitor:
     def save(self) -> None:
         """Write what is known of the experiments; a failure is said and tried again."""
         self._saved_s = time.monotonic()
-        judge = self.judge
-        record = {
-            "versions": {name: arm.version for name, arm in judge.arms.items()},
-            "experiments": {name: one.plain(time.monotonic()) for name, one in judge.experiments.items()},
-            "stats": {name: one.stored() for name, one in judge.stats.items()},
-            "seen": {
-                name: {measure: _packed(seen.bits()) for measure, seen in one.seen.items()}
-                for name, one in judge.experiments.items()
-            },
-        }  # fmt: skip
+        seen = {
+            name: {measure: _packed(seen.bits()) for measure, seen in one.seen.items()}
+            for name, one in self.judge.experiments.items()
+        }
+        record = self.judge.plain(time.monotonic()) | {"seen": seen}
         try:
             self.store.write_record(f"experiments/{self.model}", record)
         except (OSError, RaydistillError):
@@ -197,15 +194,12 @@ class Monitor:
     def _restore(self) -> None:
         """Take up what was saved, where it is of the versions that are served."""
         record = self.store.read_record(f"experiments/{self.model}")
-        judge = self.judge
-        if record is None or record["versions"] != {name: arm.version for name, arm in judge.arms.items()}:
-            return
-        for name, experiment in judge.experiments.items():
-            if name in record["experiments"]:
-                bits = {measure: _unpacked(text) for measure, text in record["seen"][name].items()}
-                experiment.restore(record["experiments"][name], bits, time.monotonic())
-        for name, stored in record["stats"].items():
-            judge.stats.setdefault(name, ArmStats()).add(ArmStats.restored(stored))
+        if record is not None:
+            seen = {
+                name: {measure: _unpacked(text) for measure, text in one.items()}
+                for name, one in record["seen"].items()
+            }
+            self.judge.restore(record, seen, time.monotonic())
 
 
 def _packed(bits: bytes) -> str:

@@ -66,7 +66,7 @@ class Witness:
     """See `observe.Observer`."""
 
     def __init__(self, settings: Mapping[str, Any], ask: Ask, link: Link) -> None:
-        """`settings` is what `watcher.arguments` makes; `ask` is for shadows."""
+        """`settings` is what `watcher.spec` has in "args"; `ask` is for shadows."""
         self.model, self.task = str(settings["model"]), str(settings["task"])
         self.section = ExperimentSection.parse(settings["experiment"])
         self.traffic = TrafficSection.parse(settings["traffic"])
