@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from serving.statistics import Counts, NotWorse, TwoRates, block_log_e, interval, sample_ratio_log_e
 
-RUNS, LOOKS, ALPHA = 2000, 60, 0.05  # 200 looks: tests/benchmarks/test_experiments.py
+RUNS, LOOKS, ALPHA = 2000, 100, 0.05  # 200 looks: tests/benchmarks/test_experiments.py
 
 
 def rejections(
