@@ -67,8 +67,8 @@ def trials(shares: Mapping[str, float], arms: Mapping[str, str]) -> tuple[Trial,
 
 
 class Split:
-    """Assigns units to arms. A unit's place within its experiment is drawn with a salt of that experiment's own, so that
-    who gets the challenger in one says nothing about any other; a larger share only moves units *to* the challenger."""
+    """Assigns units to arms. A unit's place within its experiment is drawn with a salt of that experiment's own, so
+    that who gets the challenger in one says nothing about any other; a larger share only moves units *to* it."""
 
     def __init__(self, arms: Sequence[Arm], salt: str, trials: Sequence[Trial]) -> None:
         """`weight` of an arm is its share of all units; more than its experiment owns counts as all of these.

@@ -42,8 +42,8 @@ def block_log_e(a: Counts, b: Counts, rate_a: float, rate_b: float) -> float:
     E = prod p_rate_a(Y_a) prod p_rate_b(Y_b) / prod p_rate_0(Y), rate_0 = (n_a rate_a + n_b rate_b) / (n_a + n_b):
     equation 2.3 and theorem 1 of Turner, Ly & Gruenwald, "Generic E-variables for exact sequential k-sample tests that
     allow for optional stopping" (JSPI 2024, arXiv 2106.02693). Valid for rates guessed from earlier blocks. With
-    rate_b < rate_a each factor of arm b falls, and each of arm a rises, in its true rate, so its mean is at most 1 under
-    the one-sided null rate_b >= rate_a, too.
+    rate_b < rate_a each factor of arm b falls, and each of arm a rises, in its true rate, so its mean is at most 1
+    under the one-sided null rate_b >= rate_a, too.
     """
     if not a.total or not b.total:
         return 0.0
@@ -105,8 +105,8 @@ def interval(total: float, count: int, alpha: float) -> tuple[float, float]:
 
     The confidence sequence { m : mixture(total, count) / likelihood_m(total, count) < 1/alpha } of a uniform mixture of
     Bernoulli bets (Robbins 1970; Howard, Ramdas, McAuliffe & Sekhon, "Time-uniform, nonparametric, nonasymptotic
-    confidence sequences", Annals of Statistics 2021, proposition 7: exact for 0/1, and valid for any value in 0..1, whose
-    moment generating function a Bernoulli's of the same mean dominates). `total` is the sum of the values.
+    confidence sequences", Annals of Statistics 2021: exact for 0/1, and valid for any value in 0..1, whose moment
+    generating function a Bernoulli's of the same mean dominates). `total` is the sum of the values.
     """
     if not count:
         return 0.0, 1.0
