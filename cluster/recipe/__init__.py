@@ -23,6 +23,7 @@ from cluster.recipe.resources import ResourcesSection
 from cluster.recipe.serving import ServingSection
 from cluster.recipe.traffic import TrafficSection
 from cluster.recipe.training import Phase, Stage, TrainingSection
+from cluster.recipe.watch import WatchSection
 
 __all__ = [
     "CurateSection",
@@ -49,6 +50,7 @@ __all__ = [
     "Term",
     "TrafficSection",
     "TrainingSection",
+    "WatchSection",
     "known_recipes",
     "load",
 ]
@@ -81,6 +83,9 @@ class Recipe(Section):
         TrafficSection(), description="What is kept of requests.", json_schema_extra=NOT_IDENTITY
     )
     drift: DriftSection = Field(DriftSection(), description="When quality falls.", json_schema_extra=NOT_IDENTITY)
+    watch: WatchSection = Field(
+        WatchSection(), description="Looking at what is served.", json_schema_extra=NOT_IDENTITY
+    )
     resources: ResourcesSection = Field(
         ResourcesSection(), description="On what it runs.", json_schema_extra=NOT_IDENTITY
     )

@@ -16,6 +16,8 @@ from jobs.training.loop import Job
 from jobs.training.runner import Trained, run_ray
 from jobs.training.table import Columns
 
+FIT = "fit"  # the teacher is nobody's served model
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -54,6 +56,7 @@ def train_arm(work: Work, arm: Arm) -> Trained:
         teacher=None if arm.teacher is None else str(arm.teacher),
         curve_to=curve_to(work, arm),
         own_seed=arm.seed,
+        store=None if arm.name == FIT else work.store,
     )
     trained = run_ray(job, arm.name, str(scratch))
     shutil.copytree(trained.weights, target / "hf")

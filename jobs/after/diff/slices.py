@@ -59,7 +59,7 @@ def find(facets: Sequence[Facet], one: Said, other: Said) -> list[Slice]:
     """The slices that stand out, those that explain most disagreements first, each with names that mean the same."""
     differ_R = np.array([a != b for a, b in zip(one.texts, other.texts, strict=True)], bool)
     judged = [_judged(facet, differ_R, one, other) for facet in facets]
-    q_S = intervals.false_discovery(np.array([slice_.p for slice_ in judged])) if judged else []
+    q_S = intervals.false_discovery(np.array([slice_.p for slice_ in judged]))
     clear = [
         _with(slice_, q=float(q))
         for slice_, q in zip(judged, q_S, strict=True)
@@ -72,7 +72,7 @@ def find(facets: Sequence[Facet], one: Said, other: Said) -> list[Slice]:
 def told(slice_: Slice, rows: Asked, one: Said, other: Said) -> dict[str, Any]:
     """A slice as JSON: name, sizes, rates, whose answers are right where the truth is known, and sample rows."""
     mask_R = slice_.facet.rows_R
-    differ = [row for row in np.flatnonzero(mask_R) if one.texts[row] != other.texts[row]]
+    differ = [row for row in np.flatnonzero(mask_R).tolist() if one.texts[row] != other.texts[row]]
     differ.sort(key=lambda row: -other.confidence_R[row])
     texts = rows.table["prompt"].to_pylist()
     ids = rows.table["sample_id"].to_pylist()
@@ -85,13 +85,14 @@ def told(slice_: Slice, rows: Asked, one: Said, other: Said) -> dict[str, Any]:
         "name": slice_.title, "kind": slice_.facet.kind, "rows": slice_.rows, "disagreements": slice_.hits,
         "rate": slice_.rate, "low": slice_.low, "high": slice_.high, "elsewhere": slice_.elsewhere, "p": slice_.p,
         "q": slice_.q, "also": list(slice_.also), "where": dict(slice_.facet.where),
+        "pair": None if slice_.facet.pair is None else list(slice_.facet.pair),
         "right": right_of(rows.truth, one, other, mask_R), "samples": samples,
     }  # fmt: skip
 
 
 def right_of(truth: Sequence[str | None], one: Said, other: Said, mask_R: np.ndarray) -> Mapping[str, Any] | None:
     """Rows of a mask with a known truth, and on how many the first and the second model are right; None without."""
-    known = [row for row in np.flatnonzero(mask_R) if truth[row] is not None]
+    known = [row for row in np.flatnonzero(mask_R).tolist() if truth[row] is not None]
     if not known:
         return None
     right = {name: sum(said.texts[row] == truth[row] for row in known) for name, said in _named(one, other)}
