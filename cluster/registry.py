@@ -91,6 +91,13 @@ class Registry:
             raise StoreError(f"the registry at {self.uri} does not answer: {error}") from error
         return Version(model_name, int(found.version), str(found.source), dict(found.tags))
 
+    def of_artifact(self, model_name: str, artifact_id: str) -> Version | None:
+        """Return the first version whose tag artifact_id is this one, None when there is none."""
+        with _quiet():
+            known = self._open().search_model_versions(f"name='{model_name}' and tags.{ARTIFACT_TAG}='{artifact_id}'")
+        numbers = sorted(int(version.version) for version in known)
+        return self.version(model_name, numbers[0]) if numbers else None
+
     def aliases(self, model_name: str) -> dict[str, int]:
         """Return alias -> version of a model, {} when there is no such model."""
         from mlflow.exceptions import MlflowException

@@ -7,6 +7,7 @@ the right one); <root>/records/<name>.json.
 import contextlib
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +17,7 @@ from cluster.errors import ArtifactCorrupt, ArtifactMissing, StoreError
 from cluster.store.draft import SCRATCH, Draft, journal, read_artifact
 from cluster.store.filesystem import Files, open_files, remove_local
 from cluster.store.lock import hold
-from cluster.store.manifest import Artifact
+from cluster.store.manifest import MANIFEST, Artifact
 
 RECORDS = "records"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
@@ -107,6 +108,21 @@ class Store:
                 draft.fail(error)
                 raise
             draft.commit()
+
+    def adopt(self, artifact: Artifact) -> Artifact:
+        """Copy an artifact of another store in, files checked and the manifest last; nothing when it is there already.
+
+        Raises ArtifactCorrupt where the other store's files are not what they were.
+        """
+        kind, aid = artifact.kind, artifact.id
+        with hold(self._files, f"{kind}/{aid}"):
+            if (known := self.find(kind, aid)) is not None:
+                return known
+            key = f"{kind}/{aid}/{artifact.manifest.directory}"
+            shutil.copytree(artifact.path(), self.workspace / key, dirs_exist_ok=True)
+            self._files.publish(key)
+            self._files.write(f"{kind}/{aid}/{MANIFEST}", artifact.manifest.model_dump_json(indent=1).encode())
+        return self.get(kind, aid)
 
     def write_record(self, name: str, record: Mapping[str, Any]) -> None:
         """Write a small JSON document whole or not at all (a run, a pointer); the last writer wins."""

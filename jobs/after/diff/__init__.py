@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from cluster import recipe as recipes
 from cluster.errors import InputError
 from cluster.recipe import Recipe
 from cluster.store import Store
@@ -25,14 +24,13 @@ DRAWS = 1000  # behind the interval of the difference in quality
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the command is given: two names (one: teacher and student of its run), the split, how many rows at most,
-    and a recipe whose rows are asked instead of the second model's own (None)."""
+    """What the command is given: two names (one: teacher and student of its run), the split, and how many rows at
+    most."""
 
     one: str
     other: str | None = None
     split: str = "validation"
     max_rows: int | None = None
-    recipe: str | None = None
 
 
 def compare(store: Store, wanted: Wanted) -> dict[str, Any]:
@@ -41,7 +39,7 @@ def compare(store: Store, wanted: Wanted) -> dict[str, Any]:
     Raises InputError: an unknown model, split or task; MismatchError where the two answer other questions.
     """
     one, other = sides.both(store, wanted.one, wanted.other)
-    recipe = _recipe(wanted, one, other)
+    recipe = _recipe(one, other)
     rows = sides.rows_of(recipe, wanted.split, wanted.max_rows, recipe.seed)
     said = sides.ask(one, rows), sides.ask(other, rows)
     names = {"first": one.name, "second": other.name}
@@ -63,20 +61,19 @@ def document(recipe: Recipe, rows: Asked, one: Said, other: Said) -> dict[str, A
     return {**rate, "low": low, "high": high, "quality": _quality(rows, one, other, recipe.seed), "slices": told}
 
 
-def _recipe(wanted: Wanted, one: sides.Side, other: sides.Side) -> Recipe:
-    """Whose rows are asked: the recipe that was named, else the second model's, else the first's."""
-    if wanted.recipe is not None:
-        return recipes.load(wanted.recipe)
+def _recipe(one: sides.Side, other: sides.Side) -> Recipe:
+    """Whose rows are asked: the second model's recipe, else the first's."""
     recipe = other.recipe or one.recipe
     if recipe is None:
-        raise InputError("no rows to ask: no run made these bundles", got=f"{one.name}, {other.name}",
-                         expected="--recipe RECIPE")  # fmt: skip
+        got = f"{one.name}, {other.name}"
+        raise InputError("no rows to ask: no run of this store made these", got=got, expected="one that a run made")
     return recipe
 
 
 def _embeddings(recipe: Recipe, rows: Asked) -> np.ndarray | None:
-    """Unit vectors [R, E] that rows are grouped by; None for too few rows to group."""
-    if len(rows) < 2 * facets.CLUSTER_ROWS:
+    """Unit vectors [R, E] that rows are grouped by; None for too few rows, or where their pictures were not kept."""
+    seen = recipe.task == "text_classification" or not rows.table["images"].null_count
+    if len(rows) < 2 * facets.CLUSTER_ROWS or not seen:
         return None
     return tasks.of(recipe).embeddings(rows.table)
 

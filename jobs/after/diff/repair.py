@@ -41,7 +41,7 @@ def written(section_: Mapping[str, Any]) -> str:
 
 def _by_answers(slice_: Slice, rows: Asked, one: Said, other: Said) -> dict[str, Any]:
     """The true classes (where unknown, the first's answers) of its disagreements: what such rows are mostly about."""
-    differ = [row for row in np.flatnonzero(slice_.facet.rows_R) if one.texts[row] != other.texts[row]]
+    differ = [row for row in np.flatnonzero(slice_.facet.rows_R).tolist() if one.texts[row] != other.texts[row]]
     names = Counter(rows.truth[row] if rows.truth[row] is not None else one.texts[row] for row in differ)
     return {"label_name": [name for name, _ in names.most_common(NAMES_MAX)]} if names else {}
 
