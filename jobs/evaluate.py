@@ -21,7 +21,7 @@ from cluster import session
 from cluster.recipe import Recipe
 from cluster.store import Artifact
 from jobs import curate, distill, export, fit, generate, tasks
-from jobs.after import page
+from jobs.after import card, page
 from jobs.measure import bootstrap, exam, forgetting, gates, latency, metrics, next_tokens, ranking
 from jobs.measure.contenders import Contender, ask_all
 from jobs.measure.exam import Exam
@@ -67,6 +67,7 @@ def body(work: Work) -> None:
     pq.write_table(predictions, out / "predictions.parquet")
     (out / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False))
     (out / "report.html").write_text(page.render(report, _curves(folders), page.examples(rows, predictions)))
+    (out / "MODEL_CARD.md").write_text(card.written(report, recipe))
     failed = [name for name, _, _ in gates.failed(report["gates"])]
     headline = report["models"]["student_int8"]["metrics"][report["primary_metric"]]
     work.draft.note(rows=len(rows), primary=headline, retention=report["retention"]["value"], gates_failed=failed)
