@@ -9,8 +9,10 @@ from cluster.recipe.base import NOT_IDENTITY, Section, Term
 from cluster.recipe.curate import CurateSection
 from cluster.recipe.data import DataSection
 from cluster.recipe.distill import DistillSection
+from cluster.recipe.drift import DriftSection
 from cluster.recipe.engine import EngineSection
 from cluster.recipe.evaluate import EvaluateSection, Gates
+from cluster.recipe.experiment import ExperimentSection
 from cluster.recipe.export import ExportSection
 from cluster.recipe.fit import FitSection
 from cluster.recipe.generate import GenerateSection
@@ -19,14 +21,17 @@ from cluster.recipe.models import ModelSection, StudentSection, TeacherSection
 from cluster.recipe.promote import PromoteSection
 from cluster.recipe.resources import ResourcesSection
 from cluster.recipe.serving import ServingSection
+from cluster.recipe.traffic import TrafficSection
 from cluster.recipe.training import Phase, Stage, TrainingSection
 
 __all__ = [
     "CurateSection",
     "DataSection",
     "DistillSection",
+    "DriftSection",
     "EngineSection",
     "EvaluateSection",
+    "ExperimentSection",
     "ExportSection",
     "FitSection",
     "Gates",
@@ -42,6 +47,7 @@ __all__ = [
     "StudentSection",
     "TeacherSection",
     "Term",
+    "TrafficSection",
     "TrainingSection",
     "known_recipes",
     "load",
@@ -68,6 +74,13 @@ class Recipe(Section):
     evaluate: EvaluateSection = Field(EvaluateSection(), description="Measures and gates.")
     promote: PromoteSection = Field(description="The registered model.")
     serving: ServingSection = Field(ServingSection(), description="Answering.")
+    experiment: ExperimentSection = Field(
+        ExperimentSection(), description="Champion against challenger.", json_schema_extra=NOT_IDENTITY
+    )
+    traffic: TrafficSection = Field(
+        TrafficSection(), description="What is kept of requests.", json_schema_extra=NOT_IDENTITY
+    )
+    drift: DriftSection = Field(DriftSection(), description="When quality falls.", json_schema_extra=NOT_IDENTITY)
     resources: ResourcesSection = Field(
         ResourcesSection(), description="On what it runs.", json_schema_extra=NOT_IDENTITY
     )

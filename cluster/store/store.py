@@ -128,6 +128,22 @@ class Store:
         names = [name.removesuffix(".json") for name in self._files.names(RECORDS) if name.endswith(".json")]
         return [name for name in names if name.startswith(prefix)]
 
+    def write_file(self, key: str, data: bytes) -> None:
+        """Write one file of an append-only table whole or not at all; `key` is "/"-separated, below the root."""
+        self._files.write(_key(key), data)
+
+    def read_file(self, key: str) -> bytes | None:
+        """Return the file's bytes, None when there is none."""
+        return self._files.read(_key(key))
+
+    def files(self, prefix: str) -> Sequence[str]:
+        """Return the keys of all files below a folder, sorted; [] when there is no such folder."""
+        return [f"{prefix}/{name}" for name in self._files.names(_key(prefix))]
+
+    def remove_file(self, key: str) -> None:
+        """Remove one file; nothing happens when there is none."""
+        self._files.remove(_key(key))
+
 
 def _checked(name: str) -> str:
     """Return a kind or id that is safe as one folder name; raises StoreError."""
@@ -136,5 +152,9 @@ def _checked(name: str) -> str:
     return name
 
 
+def _key(key: str) -> str:
+    return "/".join(_checked(part) for part in key.split("/"))
+
+
 def _record_key(name: str) -> str:
-    return "/".join([RECORDS, *(_checked(part) for part in name.split("/"))]) + ".json"
+    return _key(f"{RECORDS}/{name}") + ".json"
