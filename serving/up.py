@@ -51,7 +51,7 @@ def wanted(target: str, store_root: str, changes: Sequence[str], folder: Path) -
     from cluster.recipe import ResourcesSection
     from cluster.recipe.serving import ServingSection
     from cluster.store import Store
-    from serving import promoted
+    from serving import promoted, watcher
     from serving.app import Options
 
     store = Store.open(store_root)
@@ -63,14 +63,15 @@ def wanted(target: str, store_root: str, changes: Sequence[str], folder: Path) -
         found = catalog.find(alias)
         if found is None:
             raise InputError(f"no version of {model} is {alias}", expected="python -m jobs promote RECIPE")
-        section, resources = ServingSection(), ResourcesSection()
+        section, resources, recipe = ServingSection(), ResourcesSection(), None
     else:
         recipe = recipes.load(target, changes)
         catalog = promoted.catalog_of(recipe, store)
         found = promoted.find(recipe, store)
         section, resources, target = recipe.serving, recipe.resources, recipe.name
     state = folder / DECISIONS
-    options = Options(arms=_others(catalog, found, state), catalog=catalog, state=state)
+    observer = watcher.spec(store, found.names.model, found.names.version, recipe)
+    options = Options(arms=_others(catalog, found, state), observer=observer, catalog=catalog, state=state)
     return Wanted(target, found, section, resources, options)
 
 
