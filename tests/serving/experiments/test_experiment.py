@@ -103,7 +103,7 @@ def test_a_split_that_is_not_as_asked_holds_the_ramp_and_promotes_nobody() -> No
 
 
 def test_users_who_ask_a_lot_are_one_unit_each() -> None:
-    """Five of six hundred users make most of the traffic, and are wrong far more often than others, whatever the arm."""
+    """Five of six hundred users make most of the traffic, and are wrong more often than others, whatever the arm."""
     rolled_back = {"unit": 0, "request": 0}
     for counted in rolled_back:
         for seed in range(10):
