@@ -63,7 +63,7 @@ def connect(resources: ResourcesSection, *, role: Role = "embedded") -> None:
         raise InputError(f"no Ray cluster answers at {address}", got=error, hint=hint) from None
 
 
-def placed(step: Literal["generate", "train"]) -> dict[str, Any]:
+def placed(step: Literal["generate", "train", "serve"]) -> dict[str, Any]:
     """Return Ray's option for where a step's workers may run: {"label_selector": ...}, {} where any node will do."""
     return {"label_selector": dict(_labels[step])} if _labels.get(step) else {}
 
