@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cluster import pins
 from cluster.environment import Role, prepare_environment, ray_folder, shipped_variables
@@ -63,7 +63,7 @@ def connect(resources: ResourcesSection, *, role: Role = "embedded") -> None:
         raise InputError(f"no Ray cluster answers at {address}", got=error, hint=hint) from None
 
 
-def placed(step: Literal["generate", "train", "serve"]) -> dict[str, dict[str, str]]:
+def placed(step: Literal["generate", "train", "serve"]) -> dict[str, Any]:
     """Return Ray's option for where a step's workers may run: {"label_selector": ...}, {} where any node will do."""
     return {"label_selector": dict(_labels[step])} if _labels.get(step) else {}
 

@@ -109,7 +109,7 @@ def _provider(target: str) -> TracerProvider:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    about = {"service.name": SERVICE, "process.pid": os.getpid()}
+    about: dict[str, str | int] = {"service.name": SERVICE, "process.pid": os.getpid()}
     if run := os.environ.get("RAYDISTILL_RUN_ID"):
         about["raydistill.run"] = run
     provider = TracerProvider(resource=Resource.create(about))

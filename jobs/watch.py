@@ -88,7 +88,7 @@ def scheduled(recipe: Recipe, store: Store, watcher: Watcher, kind: str) -> dict
     since = max([0, *(at for name, at in alarms.state(store, model)["last"].items() if name == kind)])
     if kind not in Schedule.model_fields:
         raise InputError("--round names no kind of round", got=kind, expected=", ".join(Schedule.model_fields))
-    alarms.remember(store, model, **{kind: now})
+    alarms.remember(store, model, last={kind: now})
     if kind == "incremental":
         champion = Registry.beside(store.workspace, recipe.promote.tracking_uri).alias(model, promote.CHAMPION)
         if champion is None:
@@ -115,7 +115,7 @@ def loop(recipe: Recipe, store: Store, watcher: Watcher, told: Callable[[Mapping
     """
     model = recipe.promote.model_name
     begun = {kind: _now_ms() for kind in Schedule.model_fields if kind not in alarms.state(store, model)["last"]}
-    alarms.remember(store, model, **begun)
+    alarms.remember(store, model, last=begun)
     while True:
         rounds_: list[Callable[[], dict[str, Any]]] = [lambda: once(recipe, store, watcher)]
         for kind in due(recipe.watch.schedule, alarms.state(store, model)["last"], _now_ms()):

@@ -77,7 +77,10 @@ class Monitor:
         self.heard_s = time.monotonic()
         self._said.extend(batch.said)
         known = bool(self.judge.arms)
-        self.judge.take(batch, time.monotonic())
+        try:
+            self.judge.take(batch, time.monotonic())
+        except Exception:  # sent again it would fail again, and hold up what follows
+            log.exception("a batch of %s is not understood", batch.gateway)
         if not known and self.judge.arms:
             self._restore()
         heard = self._heard.get(batch.gateway, self._said_before)

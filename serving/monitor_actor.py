@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from cluster.canonical import digest
 from cluster.errors import RaydistillError
 from serving.events import Batch
 from serving.monitor import Monitor, Reply
@@ -42,7 +43,7 @@ class Service(Monitor):
             except Exception:
                 log.exception("a look at the experiments failed; the next one follows")
         self.save()
-        ray.kill(ray.get_actor(NAME, namespace=NAMESPACE))
+        ray.kill(ray.get_runtime_context().current_actor)
 
 
 class _Control:
@@ -73,7 +74,8 @@ def join(settings: Mapping[str, Any]) -> Any:
     import ray
 
     actor: Any = ray.remote(Service)
-    options = {"name": NAME, "namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached", "num_cpus": 0}
+    name = f"{NAME}-{digest(dict(settings))[:12]}"  # another service on this cluster has another one
+    options = {"name": name, "namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached", "num_cpus": 0}
     return actor.options(**options, max_restarts=-1, max_concurrency=32).remote(dict(settings))
 
 

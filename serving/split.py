@@ -6,6 +6,7 @@ replicas that know the same arms and salt agree without talking.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,12 @@ PLACES = float(1 << 64)
 
 def number(salt: str, unit: str) -> int:
     """A hash of the unit, uniform on 0..2^64-1, independent from salt to salt (BLAKE2b, keyed by the salt)."""
-    key = hashlib.blake2b(salt.encode(), digest_size=32).digest()
-    return int.from_bytes(hashlib.blake2b(unit.encode(), digest_size=8, key=key).digest())
+    return int.from_bytes(hashlib.blake2b(unit.encode(), digest_size=8, key=_key(salt)).digest())
+
+
+@functools.lru_cache(maxsize=64)
+def _key(salt: str) -> bytes:
+    return hashlib.blake2b(salt.encode(), digest_size=32).digest()
 
 
 def place(salt: str, unit: str) -> float:

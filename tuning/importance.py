@@ -19,6 +19,7 @@ SEED = 0
 def of(space: Space, done: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
     """Knob -> share of what all knobs decide (sum 1), largest first; None where there are too few trials, or all are
     equally good."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
     for one in done:
         inner = space.inner(one["point"])
@@ -29,4 +30,5 @@ def of(space: Space, done: Sequence[Mapping[str, Any]]) -> dict[str, float] | No
     if len(study.trials) < TRIALS_MIN or len(values) < 2:
         return None
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=SEED)
-    return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+    shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {name: float(share) for name, share in shares.items()}

@@ -57,7 +57,7 @@ def body(work: Work, tell: Tell) -> None:
     newest = io.last_checkpoint()
     assert newest is not None
     with tempfile.TemporaryDirectory() as folder:
-        measured = worth.measure(recipe, newest / "hf", Path(folder), Path(job.validation))
+        measured = worth.measure(work, newest / "hf", Path(folder) / "bundle", Path(job.validation))
     seconds = {"training": round(trained, 3), "all": round(time.perf_counter() - started, 3)}
     found = {**worth.facts(measured), "curve": seen, "seconds": seconds, "steps": sum(steps_of(job))}
     (work.draft.path / TRIAL).write_text(json.dumps(found))

@@ -119,7 +119,7 @@ def _importance(axes: Axes, importance: Mapping[str, float]) -> None:
     names = list(importance)[::-1]
     axes.barh([short(name) for name in names], [importance[name] for name in names], color=BLUE, height=0.6)
     axes.grid(axis="y", visible=False)
-    axes.set(xlabel="share of what the knobs decide about quality", xlim=(0, None))
+    axes.set(xlabel="share of the effect", xlim=(0, None))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
 
 

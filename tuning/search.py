@@ -18,7 +18,7 @@ from cluster.canonical import digest
 from cluster.errors import InputError, RaydistillError
 from cluster.recipe import Recipe, SearchSection
 from cluster.store import Artifact, Store
-from jobs import generate, pipeline
+from jobs import generate, pipeline, tasks
 from jobs.before import teacher_exam
 from jobs.pipeline import Watcher
 from tuning import prior
@@ -63,6 +63,8 @@ def check(recipe: Recipe, wanted: Wanted, store: Store) -> Space:
     for name in wanted.warm_from:
         prior.read(store, name)
     pipeline.check(recipe, store)
+    for one in space.ends():  # sizes of a network are checked by its task
+        tasks.of(one).check()
     return space
 
 

@@ -64,9 +64,12 @@ class Space:
         return found
 
     def build(self, point: Point) -> Recipe:
-        """The recipe of a point. Raises RecipeError where a field refuses it or fields do not fit each other."""
+        """The recipe of a point. Raises InputError where a field or a step refuses it, or fields do not fit."""
         values = {path: value for name, value in point.items() for path in paths_of(name, self.knobs[name])}
-        return changed(self.recipe, values)
+        recipe = changed(self.recipe, values)
+        if recipe != self.recipe:
+            refuse(recipe)
+        return recipe
 
     @property
     def base(self) -> dict[str, Any]:
@@ -100,6 +103,12 @@ class Space:
                 hint=f"fewer choices below {', '.join(SHARED)}",
             )  # fmt: skip
 
+    def ends(self) -> Iterator[Recipe]:
+        """The recipe with each knob at each of its ends (or choices), one at a time."""
+        for name, knob in self.knobs.items():
+            for value in _ends(knob):
+                yield self.build({name: value})
+
     def _check(self, name: str, knob: Knob) -> None:
         for path in paths_of(name, knob):
             if path.split(".")[0] in FIXED:
@@ -119,6 +128,22 @@ class Space:
                 f"search.knobs.{name}: the recipe as it is has other values at its paths", got=own,
                 expected="one value at all of them, or a knob for each",
             )  # fmt: skip
+
+
+def refuse(recipe: Recipe) -> None:
+    """Refuse what the steps of a trial would refuse, as far as that can be told without reading data.
+
+    Raises InputError.
+    """
+    from jobs import curate, export
+    from jobs.training import checks, students
+    from jobs.training.stages import check as stage_check
+
+    stage_check.check(recipe, "distill", recipe.distill)
+    curate.check(recipe)
+    students.check(recipe)
+    export.check(recipe)
+    checks.check(recipe)
 
 
 def paths_of(name: str, knob: Knob) -> Sequence[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.after import wording
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Group, RenderableType
 
 TEMPLATE = Path(__file__).with_name("compare.html.j2")
 MODELS = ("teacher", "student", "student_int8", "control")
@@ -37,7 +37,7 @@ def _numbers(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[di
         one, other = (report["models"].get(model) for report in (first, second))
         if one is None and other is None:
             continue
-        for name in dict.fromkeys([*(one or other)["metrics"], *(other or one)["metrics"]]):  # type: ignore[index]
+        for name in dict.fromkeys([*(one or other)["metrics"], *(other or one)["metrics"]]):
             values = [None if own is None else own["metrics"].get(name) for own in (one, other)]
             yield _row(f"{wording.MODELS[model]}, {wording.metric(name)}", "share", *values)
         for key, unit in (("params", "count"), ("bytes", "bytes")):
@@ -79,7 +79,9 @@ def shown(value: float | None, unit: str) -> str:
     """A number as people read it, by its unit."""
     if unit == "ms":
         return wording.milliseconds(value)
-    forms = {"share": wording.percent, "bytes": wording.size, "count": wording.count}
+    forms: Mapping[str, Callable[[float | None], str]] = {
+        "share": wording.percent, "bytes": wording.size, "count": wording.count,
+    }  # fmt: skip
     return forms[unit](value) if unit in forms else wording.plain(value)
 
 
@@ -118,7 +120,7 @@ def show(found: Mapping[str, Any], where: Path | None) -> Group:
         ]
         table.add_row(f"gate {gate['name']}", *verdicts, "=" if verdicts[0] == verdicts[1] else "changed")
     lines = [f"{one['field']}: {one['first']} → {one['second']}" for one in found["recipe"]]
-    parts = [
+    parts: list[RenderableType] = [
         table,
         Text("\n".join(["the recipes differ in", *(f"  {line}" for line in lines)] if lines else ["same recipe"])),
     ]

@@ -98,6 +98,7 @@ PROBE = [
     _parameter("recipe", str, typer.Argument(help="a name in jobs/recipes/, or a path to a YAML"), Parameter.empty),
     _option(int, "--rows", 800, "training rows of the largest pilot"),
     _option(int, "--sizes", 4, "pilots, each of half the rows of the next"),
+    _option(int, "--steps", 1200, "optimizer steps of every pilot at least, or the whole run's where it takes fewer"),
     _parameter("changes", list[str] | None, typer.Option("--set", help="a.b=c, changes one knob of the recipe; repeat "
                "it"), None),
     _option(str, "--store", "runs/", "directory or URI of artifacts"),
@@ -154,7 +155,7 @@ def _probe(terminal: Terminal, given: Mapping[str, Any]) -> None:
     recipe, store = recipes.load(given["recipe"], given["changes"] or []), Store.open(given["store"])
     try:
         with Progress(terminal.console) as progress:
-            found = probe.run(recipe, store, probe.Wanted(given["rows"], given["sizes"]), progress)
+            found = probe.run(recipe, store, probe.Wanted(given["rows"], given["sizes"], given["steps"]), progress)
     finally:
         if "ray" in sys.modules:
             from cluster import session

@@ -24,6 +24,7 @@ from jobs.before import teacher_exam, worth
 from jobs.step import Step, Work
 from jobs.training.run import job_of
 from jobs.training.runner import run_local
+from jobs.training.sampler import steps_of
 from jobs.training.table import read
 from jobs.training.table import rows as rows_of
 
@@ -41,6 +42,20 @@ def chosen(pool: pa.Table, rows: int, seed: int) -> pa.Table:
 def origins(pool: pa.Table) -> int:
     """Training rows behind a table of requests (count)."""
     return int(pc.count_distinct(pc.coalesce(pool["parent"], pool["sample_id"])).as_py())
+
+
+def lengthened(recipe: Recipe, requests: int, least: int) -> Recipe:
+    """The recipe whose stages take at least the steps that they would take in the whole run of so many `requests`, in
+    all at most `least`: a student that starts from nothing learns by steps, and rows are what a pilot is short of."""
+    section = recipe.distill
+    whole = [steps_of(stage, requests, section.batch_size) for stage in section.active]
+    share = min(1.0, least / sum(whole))
+    floors = dict(zip([stage.name for stage in section.active], whole, strict=True))
+    stages = [
+        stage.model_copy(update={"min_steps": max(stage.min_steps, round(share * floors.get(stage.name, 0)))})
+        for stage in section.stages
+    ]
+    return recipe.model_copy(update={"distill": section.model_copy(update={"stages": stages})})
 
 
 def steps(rows: int) -> tuple[Step, Step, Step]:
@@ -73,7 +88,6 @@ def _samples(work: Work, rows: int) -> None:
 
 def _student(work: Work) -> None:
     """Train in this process and write `pilot.json`: rows right, bytes, steps, and seconds of each part."""
-    recipe = work.recipe
     job = job_of(work, distill.student_arm(work))
     alone: dict[str, Any] = {"workers": 1, "min_workers": None, "log_to": []}
     job = replace(job, engine=job.engine.model_copy(update=alone), curve_to=None)
@@ -81,7 +95,7 @@ def _student(work: Work) -> None:
     trained = run_local(job, work.draft.scratch / "training")
     training_s = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:
-        measured = worth.measure(recipe, trained.weights, Path(folder), Path(job.validation))
+        measured = worth.measure(work, trained.weights, Path(folder) / "bundle", Path(job.validation))
     taught = sum(stage["steps"] for stage in trained.progress["stages"])
     found = {
         **worth.facts(measured), "steps": taught, "packed": rows_of(read(Path(job.table))),

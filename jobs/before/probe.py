@@ -31,10 +31,12 @@ GO, NO_GO, UNSURE = "go", "no-go", "unsure"
 
 @dataclass(frozen=True)
 class Wanted:
-    """Rows of the largest pilot, and how many sizes there are, each half of the next."""
+    """Rows of the largest pilot, how many sizes there are, each half of the next, and the optimizer steps that every
+    pilot takes at least (or those of the whole run, where it takes fewer)."""
 
     rows: int = 800
     sizes: int = 4
+    steps: int = 1200
 
 
 def check(recipe: Recipe, wanted: Wanted, store: Store) -> None:
@@ -59,7 +61,8 @@ def run(recipe: Recipe, store: Store, wanted: Wanted, watcher: Watcher) -> dict[
     whole = Whole(len(pool), pilot.origins(pool))
     sizes = sizes_of(whole.origins, wanted)
     # The largest first: the smaller ones' rows are among its own, so the teacher answers every row once.
-    pilots = {size: pilot.run(recipe, store, size) for size in reversed(sizes)}
+    longer = pilot.lengthened(recipe, whole.requests, wanted.steps)
+    pilots = {size: pilot.run(longer, store, size) for size in reversed(sizes)}
     teacher_R = teacher_exam.right(recipe, made)
     found = predicted(recipe, store, whole, dict(reversed(pilots.items())), teacher_R)
     store.write_record(f"probes/{run_name(recipe)}", found)

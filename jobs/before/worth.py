@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from cluster.recipe import Recipe
 from jobs import export, tasks
 from jobs.before import teacher_exam
 from jobs.measure import exam, latency, metrics
+from jobs.packing import calibration
+from jobs.step import Work
 from jobs.training import table
 from serving.bundle import predict
 
@@ -33,17 +33,16 @@ class Worth:
         return {"quality": self.quality, "latency_ms": self.latency_ms, "bytes": float(self.bytes)}
 
 
-def measure(recipe: Recipe, model: Path, folder: Path, validation: Path) -> Worth:
-    """Export the student in `model` (HF folder) into `folder` and measure the bundle on validation rows alone.
+def measure(work: Work, model: Path, folder: Path, validation: Path) -> Worth:
+    """Export the student in `model` (HF folder) into the new `folder` and measure the bundle on validation rows alone.
 
-    validation: the packed rows that the float student of a language model is scored on, as its bundle answers in texts
-    that are not compared. Raises StepFailed where the export does.
+    work: its parents are the samples and the curated set that the student learned from. validation: the packed rows
+    that the float student of a language model is scored on, as its bundle answers in texts that are not compared.
+    Raises StepFailed where the export does.
     """
-    spec = export.export(model, folder / "float32", recipe.export.opset)
-    export.describe(folder / "float32", spec | {"scheme": "float32", "batch_invariant": None}, recipe)
-    export.quantize(folder / "float32", folder, recipe)
-    own = json.loads((folder / "float32" / "bundle.json").read_text()) | {"scheme": recipe.export.scheme}
-    export.describe(folder, own, recipe)
+    recipe = work.recipe
+    samples, curated = (work.parents[kind].path() for kind in ("samples", "curated"))
+    export.tried_bundle(recipe, model, folder, lambda: calibration.curated_items(samples, curated))
     engine, section = predict.load(folder), recipe.search
     rows = exam.of(teacher_exam.rows_of(recipe), None, recipe.seed)
     items = latency.chosen(rows.items, section.latency_requests, recipe.seed)

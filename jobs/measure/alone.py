@@ -63,8 +63,7 @@ def answer(
 def engine_of(bundle: Path) -> tuple[str, str]:
     """Name (of the library that is imported) and version of the engine that a bundle's description pins."""
     about = json.loads((bundle / "bundle.json").read_text())["engine"]
-    name = about["name"] if "name" in about else next(iter(about))
-    return name, about["version" if "name" in about else name]
+    return about["name"], about["version"]
 
 
 def _how(done: subprocess.CompletedProcess[str]) -> str:

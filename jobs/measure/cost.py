@@ -57,7 +57,7 @@ def _flops(folder: Path, items: Sequence[Mapping[str, Any]]) -> float | None:
 def _calls(folder: Path, items: Sequence[Mapping[str, Any]]) -> dict[Path, list[graph_cost.Feeds]]:
     """What the graphs of a bundle are fed by a few requests; {} where its files are encrypted or no ONNX."""
     engine = predict.load(folder)
-    if any("encrypted" in entry and entry["encrypted"] for entry in engine.spec["files"].values()):
+    if any(entry["encrypted"] for entry in engine.spec["files"].values()):
         return {}
     return graph_cost.fed(engine, folder, items[:COUNTED])
 

@@ -66,7 +66,8 @@ def _tried(
         why.append(f"{what} took {_mb(needs)}, {_mb(device.memory_bytes)} may be used")
     return {
         "profile": name, "emulated": True, "how": "process" if device.process else "counted",
-        "threads": told.get("threads"), "cpus": device.cpus, "memory_limit_bytes": device.memory_bytes,
+        "threads": told.get("threads"), "cpus": device.cpus, "cpus_used": told.get("cpus"),
+        "memory_limit_bytes": device.memory_bytes,
         "mobile_format": any(bundle.glob("*.ort")),
         "file_limit_bytes": device.file_bytes, "file_bytes": file_bytes, "activation_peak_bytes": active,
         "rss_peak_bytes": told.get("rss_peak_bytes"),

@@ -45,8 +45,8 @@ def measure(section: FairnessSection, predict: Predict, seed: int) -> dict[str, 
         raise RecipeError("evaluate.fairness.positive: no such class", got=positive, expected=", ".join(known))
     probability_R = np.array([(answer.probabilities or {})[positive] for answer in answers])
     chosen_R = np.array([answer.text == positive for answer in answers])
-    return {"templates": str(section.templates), "positive": positive, "rows": len(texts),
-            **audited(groups, probability_R, chosen_R)}  # fmt: skip
+    about = {"templates": section.templates, "label_filter": dict(section.only), "positive": positive}
+    return {**about, "rows": len(texts), **audited(groups, probability_R, chosen_R)}
 
 
 def audited(groups: Sequence[str], probability_R: Array, chosen_R: Array) -> dict[str, Any]:

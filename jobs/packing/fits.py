@@ -72,7 +72,9 @@ def _check_tensorrt(recipe: Recipe) -> None:
         expected = "onnxruntime or openvino: its graphs start with an empty cache"
         raise RecipeError(f"export.engine: tensorrt does not take {recipe.task}", got="tensorrt", expected=expected)
     if (lacks := tensorrt.missing()) is not None:
-        raise RecipeError("export.engine: tensorrt cannot be built here", got=lacks, expected="an NVIDIA GPU, or auto")
+        raise RecipeError(
+            "export.engine: tensorrt cannot be built here", got=lacks, expected="onnxruntime, openvino, or auto"
+        )
 
 
 def _check_keys(recipe: Recipe) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import io
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +104,10 @@ def add_mobile(folder: Path) -> None:
         for graph in folder.glob("*.onnx"):
             shutil.copyfile(graph, Path(aside) / graph.name)
         out = Path(aside) / MOBILE
-        convert_onnx_models_to_ort(Path(aside), output_dir=out, optimization_styles=[OptimizationStyle.Fixed])
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore", ResourceWarning)  # the tool leaves the files that it read open
+            convert_onnx_models_to_ort(Path(aside), output_dir=out, optimization_styles=[OptimizationStyle.Fixed])
+            gc.collect()
         shutil.copytree(out, folder / MOBILE)
 
 

@@ -26,7 +26,7 @@ def quantize(source: Path, target: Path, plan: Plan) -> None:
     with graph.quiet():
         quantizer = MatMulNBitsQuantizer(
             plain.model, bits=8, block_size=plan.block_size, is_symmetric=True, accuracy_level=INT8_ARITHMETIC,
-            nodes_to_exclude=[*left, *(f"{name}_MatMul" for name in left)],  # the name of one that was a Gemm
+            nodes_to_exclude=left,
         )  # fmt: skip
         quantizer.process()
     quantized = quantizer.model.model

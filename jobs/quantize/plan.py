@@ -35,12 +35,14 @@ class Plan:
         return replace(self, rows=rows)
 
     def kept_float(self, stem: str, layers: Sequence[str]) -> list[str]:
-        """Those of a graph's quantizable `layers` (node names) that stay float."""
-        return [
+        """Those of a graph's quantizable `layers` (node names) that stay float, each also by the name that quantizers
+        give a Gemm when they split it into a product and a sum."""
+        left = [
             name
             for name in layers
             if f"{stem}:{name}" in self.exclude or (self.only is not None and f"{stem}:{name}" not in self.only)
         ]
+        return [*left, *(f"{name}_MatMul" for name in left)]
 
     def calls(self, stem: str) -> Sequence[Feeds]:
         """Feeds of a graph. Raises ValueError when there are none: ranges cannot be guessed."""

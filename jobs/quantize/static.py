@@ -17,6 +17,8 @@ from typing import Any
 from jobs.quantize import graph
 from jobs.quantize.plan import Feeds, Plan
 
+KINDS = ("MatMul", "Gemm")
+
 
 def quantize(source: Path, target: Path, plan: Plan) -> None:
     """Write the INT8 graph; `plan` holds the calls whose activations set the ranges."""
@@ -30,8 +32,7 @@ def quantize(source: Path, target: Path, plan: Plan) -> None:
             quantize_static(
                 ready, target, reader(plan.calls(source.stem)), quant_format=QuantFormat.QDQ, per_channel=True,
                 activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=kinds(model),
-                nodes_to_exclude=plan.kept_float(source.stem, graph.layers(model)),
-                calibrate_method=CalibrationMethod.MinMax, extra_options=options(model),
+                nodes_to_exclude=left_float(model, source.stem, plan), calibrate_method=CalibrationMethod.MinMax,
             )  # fmt: skip
     coded = onnx.load(str(target))
     if graph.embedding_rows(coded):
@@ -40,12 +41,17 @@ def quantize(source: Path, target: Path, plan: Plan) -> None:
 
 def kinds(model: Any) -> list[str] | None:
     """Operators to quantize: every one that can be around convolutions (null), else products with weights."""
-    return None if convolutional(model) else ["MatMul", "Gemm"]
+    return None if convolutional(model) else [*KINDS]
 
 
-def options(model: Any) -> dict[str, bool]:
-    """What the quantizer is told beside: of a transformer that products of two activations stay float."""
-    return {} if convolutional(model) else {"MatMulConstBOnly": True}
+def left_float(model: Any, stem: str, plan: Plan) -> list[str]:
+    """Nodes that stay float: those of the plan, and of a transformer every product of two activations (the quantizer's
+    own option for that, MatMulConstBOnly, is not read when it writes QDQ)."""
+    layers = graph.layers(model)
+    own = plan.kept_float(stem, layers)
+    if convolutional(model):
+        return own
+    return [*own, *(node.name for node in model.graph.node if node.op_type in KINDS and node.name not in layers)]
 
 
 def convolutional(model: Any) -> bool:

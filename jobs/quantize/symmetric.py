@@ -30,6 +30,6 @@ def quantize(source: Path, target: Path, plan: Plan) -> None:
                 ready, target, static.reader(plan.calls(source.stem)), quant_format=QuantFormat.QDQ, per_channel=True,
                 activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
                 op_types_to_quantize=static.kinds(model),
-                nodes_to_exclude=plan.kept_float(source.stem, graph.layers(model)),
-                calibrate_method=CalibrationMethod.MinMax, extra_options=OPTIONS | static.options(model),
+                nodes_to_exclude=static.left_float(model, source.stem, plan),
+                calibrate_method=CalibrationMethod.MinMax, extra_options=OPTIONS,
             )  # fmt: skip

@@ -75,6 +75,25 @@ def _as_it_was_left(folder: Path, overrides: list[str], found: dict[str, Any]) -
     assert not list(folder.glob("trial/*/scratch/*"))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_at_once_a_trial_that_fails_is_noted_with_its_reason_and_the_search_goes_on(
+    tmp_path: Path, overrides: list[str]
+) -> None:
+    knobs = (
+        "{distill.stages.0.learning_rate: {choice: [0.004, 0.005, 0.02]}, curate.min_kept_share: {choice: [0.1, 1.0]}}"
+    )
+    more = ["--searcher", "motpe", "--concurrent", "2", "--set", f"search.knobs={knobs}", "--trials", "6"]
+    finished = run(tmp_path / "runs", [*overrides, "search.grace_share=0.9"], *more)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    found = json.loads(finished.stdout)
+    ends = {(one["point"]["curate.min_kept_share"], one["status"]) for one in found["trials"]}
+    assert len(found["trials"]) == 6 and ends == {(0.1, "done"), (1.0, "failed")}
+    failed = [one for one in found["trials"] if one["status"] == "failed"]
+    assert all(one["reason"].startswith("curate failed: kept") for one in failed)
+    assert found["front"] and found["best"]["point"]["curate.min_kept_share"] == 0.1
+
+
 def _done(store: Store) -> set[str]:
     """Ids of the trials that the search's record calls done."""
     records = [store.read_record(name) or {} for name in store.records("searches/")]
@@ -88,6 +107,8 @@ def _done(store: Store) -> set[str]:
         (["--money", "5"], "--money needs a price"),
         (["--warm-from", "nothing"], "no search nothing in the store"),
         (["--set", "search.knobs={distill.stages.0.epoch: {between: [1, 2]}}"], "did you mean distill.stages.0.epochs"),
+        (["--set", "search.knobs={student.params.stam: {choice: [8, 16]}}"], r"did you mean student.params.stem\?"),
+        (["--set", "search.knobs={export.scheme: {choice: [fast, excat]}}"], "export.scheme"),
         (["--space", "nowhere.yaml"], "--space names no file"),
     ],
 )

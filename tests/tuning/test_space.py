@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import InputError, RecipeError
@@ -116,6 +116,7 @@ def test_the_preset_is_a_point_and_builds_the_very_recipe(
     assert make(knobs={RATE: {"log": [0.01, 0.1]}}).inner({RATE: 0.005}) is None
 
 
+@settings(deadline=None)
 @given(
     inner=st.fixed_dictionaries({"rate": st.floats(0.001, 0.03), "kind": st.integers(0, 2), "stem": st.integers(0, 1)})
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.recipe import WatchSection
@@ -42,11 +42,11 @@ def state(store: Store, model: str) -> dict[str, Any]:
     return {"handled": [], "last": {}} | (store.read_record(PREFIX + model) or {})
 
 
-def remember(store: Store, model: str, handled: Sequence[str] = (), **last: int) -> None:
-    """Add verdicts that were dealt with, and when rounds of a kind were begun."""
+def remember(store: Store, model: str, handled: Sequence[str] = (), last: Mapping[str, int] | None = None) -> None:
+    """Add verdicts that were dealt with, and when rounds of a kind were `last` begun (UTC ms)."""
     known = state(store, model)
     both = [*known["handled"], *(one for one in handled if one not in known["handled"])]
-    store.write_record(PREFIX + model, {"handled": both, "last": known["last"] | last})
+    store.write_record(PREFIX + model, {"handled": both, "last": {**known["last"], **(last or {})}})
 
 
 def handled_by(store: Store, model: str, verdict: Verdict, section: WatchSection) -> list[str]:

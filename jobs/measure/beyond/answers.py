@@ -88,6 +88,9 @@ def transfer_part(setting: Setting) -> dict[str, Any]:
     models = {name: setting.folders[name] / "hf" for name in (TEACHER, FLOAT)}
     rows = recipe.evaluate.transfer_rows
     found: dict[str, Any] = {"cka": transfer.layers(recipe, models, rows) if rows else None}
+    if found["cka"] is None:
+        absent = "the teacher's network is not here, or the task does not show its layers"
+        setting.report["not_measured"]["cka"] = absent if rows else "evaluate.transfer_rows is 0"
     if recipe.task == GENERATED:
         return found
     texts = {name: asked[name].texts for name in (FLOAT, SERVED)}

@@ -26,7 +26,11 @@ def robustness_part(setting: Setting) -> dict[str, Any]:
     requests = robustness.sampled(setting.requests("test"), section.rows, recipe.seed)
     found = robustness.measure(robustness.Sample(requests, asks, recipe.evaluate.bootstrap, recipe.seed))
     pairs: Any = section.swaps or recipe.generate.views.get("pairs") or {}
-    return {**found, "swaps": robustness.swaps(setting.rows, asks, pairs, section.rows)}
+    swapped = robustness.swaps(setting.rows, asks, pairs, section.rows)
+    if swapped is None:
+        why = "no test row holds a keyword of evaluate.robustness.swaps, or the teacher's network is not here"
+        setting.report["not_measured"]["swaps"] = why
+    return {**found, "swaps": swapped}
 
 
 def fairness_part(setting: Setting) -> dict[str, Any]:

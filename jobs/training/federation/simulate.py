@@ -21,6 +21,7 @@ from cluster.store import Artifact, Draft, Store, artifact_id
 from jobs import tasks
 from jobs.training import table
 from jobs.training.federation import privacy, sites
+from jobs.training.federation.sites import Rule
 from jobs.training.loop import Job
 from jobs.training.runner import Trained, run_local
 from jobs.training.table import Columns
@@ -40,7 +41,7 @@ class Federation:
     sites: int = 4
     public_share: float = 0.3
     skew: float = 1.0
-    rule: sites.Rule = "mean"
+    rule: Rule = "mean"
     epsilon: float | None = None
     delta: float = 1e-5
 
@@ -52,8 +53,8 @@ def check(recipe: Recipe, federation: Federation) -> None:
     if federation.sites < 2 or not 0 < federation.public_share < 1 or federation.skew <= 0:
         expected = "sites >= 2, 0 < public_share < 1, skew > 0"
         raise InputError("this is no federation", got=asdict(federation), expected=expected)
-    if federation.rule not in get_args(sites.Rule):
-        raise InputError("unknown rule", got=federation.rule, expected=" or ".join(get_args(sites.Rule)))
+    if federation.rule not in get_args(Rule):
+        raise InputError("unknown rule", got=federation.rule, expected=" or ".join(get_args(Rule)))
     if federation.epsilon is not None:
         privacy.noise_for(federation.epsilon, federation.delta, 1)
 

@@ -65,4 +65,4 @@ def _parts(shares: np.ndarray, total: int) -> np.ndarray:
     parts = np.floor(exact).astype(np.int64)
     order = np.argsort(parts - exact)
     parts[order[: total - parts.sum()]] += 1
-    return parts
+    return np.asarray(parts, np.int64)

@@ -1,6 +1,7 @@
 """The schedules that other tools run: parsed here by plain readers, in a slow test by the tools themselves."""
 
 import ast
+import itertools
 import os
 import shutil
 import subprocess
@@ -88,8 +89,12 @@ def test_dvc_itself_reads_its_stages(tmp_path: Path) -> None:
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(tmp_path / "site")}
     run(python, "-m", "dvc", "init", "--no-scm", cwd=work, env=environment)
     assert "evaluate" in run(python, "-m", "dvc", "stage", "list", cwd=work, env=environment)
-    dry = run(python, "-m", "dvc", "repro", "--dry", cwd=work, env=environment)
-    assert dry.index("jobs fit digits") < dry.index("jobs promote digits")
+    drawn = run(python, "-m", "dvc", "dag", "--dot", cwd=work, env=environment)
+    steps = list(schedules.VERBS)
+    for before, after in itertools.pairwise(steps):
+        assert f'"{before}" -> "{after}"' in drawn
+    first = run(python, "-m", "dvc", "repro", "--dry", steps[0], cwd=work, env=environment)
+    assert "python -m jobs fit digits --set seed=3 --store runs/ --json" in first
 
 
 @pytest.mark.slow

@@ -148,7 +148,7 @@ def test_only_enough_requests_and_a_large_enough_drop_are_an_alarm_and_each_is_d
     found = alarms.alarm(store, "salad", section)
     assert found is not None and found.at == 2
     assert "accuracy of version 1 dropped by 20.0% over 300 requests" in alarms.reason(found)
-    alarms.remember(store, "salad", alarms.handled_by(store, "salad", found, section), daily=5)
+    alarms.remember(store, "salad", alarms.handled_by(store, "salad", found, section), last={"daily": 5})
     assert alarms.alarm(store, "salad", section) is None
     verdicts.append(store, Verdict(9, "manual", "salad", "1", "accuracy", "recurate"))
     assert alarms.alarm(store, "salad", section) is not None

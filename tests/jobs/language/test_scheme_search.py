@@ -29,9 +29,9 @@ def exported(language: Callable[..., Recipe], store: Store) -> Callable[..., dic
                 if made.done:
                     continue
                 network = task.build(section, seed)
-                for parameter in network.parameters():
-                    if parameter.ndim > 1:
-                        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(seed))
+                for number, parameter in enumerate(network.parameters()):
+                    if parameter.ndim > 1:  # two equal layers would be merged
+                        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(number))
                 (made.path / "hf").mkdir()
                 task.save(network, made.path / "hf")
         bundle = export.STEP.run(recipe, store)

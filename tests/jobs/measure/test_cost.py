@@ -1,5 +1,7 @@
 """Cost of a real bundle: a process of its own, what small devices say, and engines side by side."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,7 +77,11 @@ def test_devices_are_known_by_name_and_own_ones_come_first() -> None:
         edge.profiles(["toaster"], {})
 
 
-def test_a_bundle_that_cannot_be_opened_ends_with_what_it_said(exported: Exported, items: list[Any]) -> None:
-    bundle = exported[2].path()
-    with pytest.raises(alone.Ended, match=r"exit code 1: .*bundle\.json"):
-        alone.answer(bundle, bundle / "nowhere", items)
+def test_a_bundle_that_cannot_be_opened_ends_with_what_it_said(
+    exported: Exported, items: list[Any], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(exported[2].path(), broken)
+    (broken / "decoder.onnx").write_bytes(b"\0" + (broken / "decoder.onnx").read_bytes()[1:])
+    with pytest.raises(alone.Ended, match=r"exit code 1: .*decoder\.onnx"):
+        alone.answer(broken, broken, items)

@@ -40,6 +40,7 @@ def biased(items: Sequence[Mapping[str, Any]]) -> list[Answer]:
 
 def test_a_planted_bias_is_the_gap_and_names_the_two_groups(section: FairnessSection) -> None:
     told = fairness.measure(section, biased, seed=0)
+    assert told["label_filter"] == {"kind": "good"}
     assert told["gap"] == pytest.approx(0.3) and told["selection_gap"] == 1.0 and told["worst"] == ["tall", "short"]
     assert {one["name"]: one["rows"] for one in told["groups"]} == {"tall": 20, "short": 20, "old": 20}
     by_name = {one["name"]: one for one in told["groups"]}

@@ -15,12 +15,12 @@ from jobs.training.federation import privacy, simulate, sites
 
 SMALL = [
     "teacher.params={stem: 8, widths: [12, 16], depths: [1, 1]}",
-    "student.params={stem: 4, widths: [8, 12], strides: [1, 2]}",
+    "student.params={stem: 8, widths: [24, 48], strides: [1, 2]}",
     "fit.stages.0.min_steps=0",
     "fit.stages.0.epochs=12",
     "fit.batch_size=32",
     "distill.stages.0.min_steps=0",
-    "distill.stages.0.epochs=30",
+    "distill.stages.0.epochs=50",
     "distill.batch_size=32",
 ]
 
@@ -126,15 +126,15 @@ def test_a_student_of_the_federation_beats_each_site_alone_and_strong_privacy_co
     recipe: Recipe, tmp_path: Path
 ) -> None:
     store = Store.open(tmp_path)
-    plain = simulate.run(recipe, store, simulate.Federation(sites=3, skew=0.3))
+    plain = simulate.run(recipe, store, simulate.Federation(sites=3, skew=1.0))
     facts = plain.manifest.facts
     alone = [site["accuracy"] for site in facts["sites"]]
     assert facts["student"]["accuracy"] > max(alone), facts
     assert facts["pooled"]["accuracy"] >= facts["student"]["accuracy"] - 0.02
     assert (facts["privacy"]["epsilon"], facts["privacy"]["sigma"]) == (None, 0.0)
     assert (plain.path() / "hf" / "model.safetensors").is_file()
-    assert simulate.run(recipe, store, simulate.Federation(sites=3, skew=0.3)).id == plain.id
-    private = simulate.run(recipe, store, simulate.Federation(sites=3, skew=0.3, epsilon=1.0)).manifest.facts
+    assert simulate.run(recipe, store, simulate.Federation(sites=3, skew=1.0)).id == plain.id
+    private = simulate.run(recipe, store, simulate.Federation(sites=3, skew=1.0, epsilon=1.0)).manifest.facts
     assert private["privacy"]["sigma"] > 50
     assert private["label_accuracy"] < 0.3 < facts["label_accuracy"]
 

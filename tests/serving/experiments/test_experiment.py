@@ -103,14 +103,14 @@ def test_a_split_that_is_not_as_asked_holds_the_ramp_and_promotes_nobody() -> No
 
 
 def test_users_who_ask_a_lot_are_one_unit_each() -> None:
-    """Ten of a thousand users make most of the traffic, and are wrong far more often than others, whatever the arm."""
+    """Five of six hundred users make most of the traffic, and are wrong more often than others, whatever the arm."""
     rolled_back = {"unit": 0, "request": 0}
     for counted in rolled_back:
-        for seed in range(20):
+        for seed in range(10):
             service = Service({CHAMPION: 0.95, "b": 0.95}, seed, ramp=[0.5], promote="never", srm_alpha=1e-9)
-            heavy = {f"heavy {seed} {number}" for number in range(10)}
+            heavy = {f"heavy {seed} {number}" for number in range(5)}
             for second in range(30):
-                asked = [*heavy] * 8 + [f"light {seed} {second} {number}" for number in range(20)]
+                asked = [*heavy] * 12 + [f"light {seed} {second} {number}" for number in range(20)]
                 for turn, unit in enumerate(asked):
                     service.rates = dict.fromkeys((CHAMPION, "b"), 0.6 if number("bad", unit) % 2 == 0 else 0.97)
                     name = unit if counted == "unit" else f"{unit} {second} {turn}"
@@ -120,8 +120,8 @@ def test_users_who_ask_a_lot_are_one_unit_each() -> None:
                 service.now += 1
                 service.experiment.decide(service.now)
             rolled_back[counted] += service.experiment.status == "rolled_back"
-    assert rolled_back["unit"] <= 3
-    assert rolled_back["request"] > 3  # what counting requests would have done
+    assert rolled_back["unit"] <= 1, rolled_back
+    assert rolled_back["request"] >= 3, rolled_back  # what counting requests would have done
 
 
 def _with(event: Event, unit: int) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""The whole of it over HTTP: a real gateway, a real arm beside it, a real teacher, the monitor's actor, Ray's metrics."""
+"""All of it over HTTP: a real gateway, a real arm beside it, a real teacher, the monitor's actor, Ray's metrics."""
 
 import re
 import time

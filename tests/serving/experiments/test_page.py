@@ -102,6 +102,7 @@ def test_the_page_shows_arms_split_agreement_cost_experiments_and_decisions(page
 
 
 @needs_browser
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_is_wider_than_the_screen(page: str, tmp_path: Path, width: int) -> None:
     """Asked within a frame of that width: a headless window is never narrower than 500."""
@@ -112,6 +113,7 @@ def test_nothing_is_wider_than_the_screen(page: str, tmp_path: Path, width: int)
 
 
 @needs_browser
+@pytest.mark.slow
 def test_the_box_asks_the_service_and_what_a_model_says_stays_text(page: str, tmp_path: Path) -> None:
     dom = browse(tmp_path, page.replace("/ui", "/asked"), 1400, "--dump-dom")
     found = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from serving.statistics import Counts, NotWorse, TwoRates, block_log_e, interval, sample_ratio_log_e
 
-RUNS, LOOKS, ALPHA = 2000, 100, 0.05
+RUNS, LOOKS, ALPHA = 2000, 100, 0.05  # 200 looks: tests/benchmarks/test_experiments.py
 
 
 def rejections(
@@ -83,8 +83,8 @@ def shown(rates: tuple[float, float], runs: int, pairs: int) -> float:
 
 
 def test_a_challenger_at_the_margin_is_passed_in_at_most_alpha_of_runs_and_an_equal_one_mostly() -> None:
-    assert shown((0.9, 0.88), 200, 4000) <= ALPHA
-    assert shown((0.9, 0.90), 100, 8000) >= 0.85
+    assert shown((0.9, 0.88), 100, 3000) <= ALPHA
+    assert shown((0.9, 0.90), 50, 8000) >= 0.8
 
 
 @given(st.floats(0, 1), st.floats(0.001, 0.5), st.floats(0, 1))
