@@ -69,7 +69,7 @@ def trial_job(work: Work) -> Job:
     job = job_of(work, distill.student_arm(work))
     every = max(1, -(-sum(steps_of(job)) // work.recipe.search.reports))
     alone: dict[str, Any] = {"workers": 1, "min_workers": None, "checkpoint_every": every, "log_to": []}
-    return replace(job, engine=job.engine.model_copy(update=alone), curve_to=None)
+    return replace(job, engine=job.engine.model_copy(update=alone), curve_to=None, store=None)
 
 
 def _inputs(recipe: Recipe) -> Mapping[str, Any]:

@@ -90,7 +90,7 @@ def _student(work: Work) -> None:
     """Train in this process and write `pilot.json`: rows right, bytes, steps, and seconds of each part."""
     job = job_of(work, distill.student_arm(work))
     alone: dict[str, Any] = {"workers": 1, "min_workers": None, "log_to": []}
-    job = replace(job, engine=job.engine.model_copy(update=alone), curve_to=None)
+    job = replace(job, engine=job.engine.model_copy(update=alone), curve_to=None, store=None)
     started = time.perf_counter()
     trained = run_local(job, work.draft.scratch / "training")
     training_s = time.perf_counter() - started

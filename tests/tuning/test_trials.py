@@ -89,7 +89,7 @@ def test_a_stopped_trial_leaves_no_weights_behind(prepared: Any) -> None:
 def test_a_training_that_diverges_fails_with_its_reason(prepared: Any) -> None:
     def broken(work: Work, tell: Any) -> None:
         stage = work.recipe.distill.stages[0]
-        bad = stage.model_copy(update={"learning_rate": float("inf")})
+        bad = stage.model_copy(update={"learning_rate": 1e30})
         section = work.recipe.distill.model_copy(update={"stages": [bad]})
         objective.body(replace(work, recipe=work.recipe.model_copy(update={"distill": section})), tell)
 
