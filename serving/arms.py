@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.statistics import interval
+from serving.sequential import interval
 
 PER_DOUBLING = 8  # latency buckets: each 9 % wider than the one before
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from serving.statistics import Counts, NotWorse, TwoRates, interval
+from serving.sequential import Counts, NotWorse, TwoRates, interval
 
 WAITING = 1000  # outcomes of the larger arm that wait for a partner; older ones go, whatever they are
 

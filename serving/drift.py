@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster.recipe.drift import DriftSection
 from serving.events import Judged
-from serving.statistics import interval
+from serving.sequential import interval
 
 BITS = 3  # projections of a text: 2^3 buckets
 OTHER = "other"

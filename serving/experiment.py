@@ -14,7 +14,7 @@ from cluster.recipe.experiment import ExperimentSection
 from serving.comparison import Comparison
 from serving.events import Event
 from serving.observe import CHAMPION
-from serving.statistics import sample_ratio_log_e
+from serving.sequential import sample_ratio_log_e
 from serving.units import Seen
 from serving.verdicts import Decision, Kind
 
