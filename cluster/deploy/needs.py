@@ -77,7 +77,7 @@ def groups(recipe: Recipe, options: Options) -> list[Group]:
 
 def labels_of(recipe: Recipe) -> list[str]:
     """Return the `--set`s that place each step's workers on their group."""
-    names = "generate", "train"
+    names = "generate", "train", "serve"
     elastic = recipe.distill.engine.min_workers is not None or recipe.fit.engine.min_workers is not None
     chosen = [name for name in names if not (name == "train" and elastic)]
     pairs = ", ".join(f"{name}: {{raydistill/step: {name}}}" for name in chosen)
