@@ -36,10 +36,13 @@ class RunningQuantile:
 
 
 class Tokens:
-    """A bucket that each request pours `share` of a token into, `most` fit in; taking one empties it by one."""
+    """A bucket that each request pours `share` of a token into, `most` fit in; taking one empties it by one.
+
+    It begins full, but for a share of 0: that is never.
+    """
 
     def __init__(self, share: float, most: float) -> None:
-        self._share, self._most, self._level = share, most, most
+        self._share, self._most, self._level = share, most, most if share else 0.0
 
     def pour(self) -> None:
         """One request came."""

@@ -124,7 +124,8 @@ def test_noise_money_and_devices_are_told_for_the_served_student(values: dict[st
     assert {one["kind"] for one in values["robustness"]["kinds"]} == {
         "gaussian_noise", "brightness", "occlusion", "typos"
     }  # fmt: skip
-    assert values["money"]["per_1000"]["student"] < values["money"]["per_1000"]["teacher"]
+    cost = values["money"]["per_1000"]
+    assert 0 < cost["student"] <= cost["student_with_deferrals"] and cost["teacher"] > 0
     assert [one["profile"] for one in values["edge"]] == ["rpi4"] and values["edge"][0]["fits"]
     assert set(values["cost"]["engines"]) == {"teacher", "student", "student_int8"}
 
