@@ -136,7 +136,8 @@ def promotable(recipe_values: dict[str, Any], store: Store, tmp_path: Path) -> R
         recipe_values["data"][split] = str(path)
     asked = recipe(recipe_values, params={"model": "gpt-4o"})
     values = {
-        "artifacts": {"bundle": "b", "teacher": fit.STEP.id(asked)}, "gates": [], "primary_metric": "accuracy", "run": "r", "recipe": {"name": "n"},
+        "artifacts": {"bundle": "b", "teacher": fit.STEP.id(asked)}, "gates": [], "primary_metric": "accuracy",
+        "run": "r", "recipe": {"name": "n"},
         "models": {"student_int8": {"metrics": {"accuracy": 1.0}}}, "retention": {"value": 1.0},
     }  # fmt: skip
     made = ((fit.STEP, "config.json"), (export.STEP, "bundle.json"), (evaluate.STEP, "report.json"))
