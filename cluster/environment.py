@@ -31,6 +31,10 @@ _EVERYWHERE = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+# Read by drivers, workers, replicas and trials, not by raylet and GCS: these travel with a job.
+_OF_JOBS = ("OMP_NUM_THREADS", "RAY_DATA_DISABLE_PROGRESS_BARS", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "TOKENIZERS_PARALLELISM")  # fmt: skip
+
 
 def prepare_environment(role: Role, *, address: str | None = None) -> dict[str, str]:
     """Set what is not set yet (the user's own values win) and return all names with the values now in force.
@@ -52,6 +56,14 @@ def prepare_environment(role: Role, *, address: str | None = None) -> dict[str, 
     if address is None:
         _check_folder(Path(os.environ["RAY_TMPDIR"]))
     return {name: os.environ[name] for name in wanted}
+
+
+def shipped_variables() -> dict[str, str]:
+    """Return what the processes of a submitted job need on every node; the submitter's own values win.
+
+    What the nodes' own Ray processes read (niceness, memory threshold, authentication) is theirs to set.
+    """
+    return {name: os.environ.get(name) or value for name, value in _EVERYWHERE.items() if name in _OF_JOBS}
 
 
 def ray_folder() -> Path:

@@ -78,6 +78,39 @@ class Registry:
             raise StoreError(f"the registry at {self.uri} does not answer: {error}") from error
         return Version(model_name, int(found.version), str(found.source), dict(found.tags))
 
+    def version(self, model_name: str, version: int) -> Version | None:
+        """Return a version by its number, None when it is not there."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with _quiet():
+                found = self._open().get_model_version(model_name, str(version))
+        except MlflowException as error:
+            if error.error_code in NOT_FOUND:
+                return None
+            raise StoreError(f"the registry at {self.uri} does not answer: {error}") from error
+        return Version(model_name, int(found.version), str(found.source), dict(found.tags))
+
+    def of_artifact(self, model_name: str, artifact_id: str) -> Version | None:
+        """Return the first version whose tag artifact_id is this one, None when there is none."""
+        with _quiet():
+            known = self._open().search_model_versions(f"name='{model_name}' and tags.{ARTIFACT_TAG}='{artifact_id}'")
+        numbers = sorted(int(version.version) for version in known)
+        return self.version(model_name, numbers[0]) if numbers else None
+
+    def aliases(self, model_name: str) -> dict[str, int]:
+        """Return alias -> version of a model, {} when there is no such model."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with _quiet():
+                found = self._open().get_registered_model(model_name)
+        except MlflowException as error:
+            if error.error_code in NOT_FOUND:
+                return {}
+            raise StoreError(f"the registry at {self.uri} does not answer: {error}") from error
+        return {alias: int(version) for alias, version in found.aliases.items()}
+
     def set_alias(self, model_name: str, alias: str, version: int | None, expect: int | None) -> None:
         """Let the alias name `version` if it names `expect` now, else raise AliasConflict; None stands for no version.
 

@@ -1,9 +1,9 @@
 """The Arrow schema of every table that one step hands to the next: the unit of every column, one version for all.
 
-Nothing is matched by position: every table is keyed by `sample_id`, the hash of the request (template, seed row,
-teacher, generation temperature, draw, seed). Lists are flattened row-major; their shape is said in `unit` with P
-positions, V vocabulary, E entries, L layers, H hidden size. pyarrow is imported at the first use, so that a recipe can
-be read without it.
+Nothing is matched by position: every table of the pipeline is keyed by `sample_id`, the hash of the request (template,
+seed row, teacher, generation temperature, draw, seed), what serving writes by `request_id` and `verdict_id`. Lists are
+flattened row-major; their shape is said in `unit` with P positions, V vocabulary, E entries, L layers, H hidden size.
+pyarrow is imported at the first use, so that a recipe can be read without it.
 """
 
 import functools
@@ -104,12 +104,59 @@ _DEAD_LETTERS: dict[str, _Column] = {
     "attempts": ("int32", False, "count", "times it was tried"),
 }
 
+# Feedback comes later than the answer: a second row of the same request with nulls elsewhere (last non-null wins).
+_TRAFFIC: dict[str, _Column] = {
+    "request_id": ("string", False, "text", "the request; rows with the same one are parts of one record"),
+    "at": ("int64", False, "ms since 1970, UTC", "when this row was written"),
+    "unit": ("string", True, "salted hash", "who the split is by; never the raw key"),
+    "experiment": ("string", True, "name", "experiment that chose the arm"),
+    "arm": ("string", True, "champion, challenger, teacher...", "who was asked"),
+    "model": ("string", True, "name", "registered model"),
+    "version": ("string", True, "number", "its version"),
+    "prompt": ("string", True, "text", "what was asked"),
+    "images": ("list<binary>", True, "encoded files", "pictures of the request, where they are kept"),
+    "media_ref": ("string", True, "path", "further media of the request, where they are kept"),
+    "answer": ("string", True, "text", "what was answered"),
+    "confidence": ("float32", True, "probability", "of the answer"),
+    "fell_back": ("bool", True, "", "whether the teacher answered instead"),
+    "reason": ("string", True, "name", "why it fell back"),
+    "latency_ms": ("float32", True, "ms", "from the request's arrival to its answer"),
+    "teacher_answer": ("string", True, "text", "what the teacher says, where it was asked"),
+    "shadow_arm": ("string", True, "name", "who was asked beside, unseen by the user"),
+    "shadow_answer": ("string", True, "text", "what that one says"),
+    "label": ("string", True, "text", "the true answer, from feedback"),
+    "reward": ("float32", True, "the application's own", "from feedback"),
+    "judged": ("bool", True, "", "whether the answer was right; null: nobody knows yet"),
+}
+
+_VERDICTS: dict[str, _Column] = {
+    "verdict_id": ("string", False, "text", "the verdict"),
+    "at": ("int64", False, "ms since 1970, UTC", "when it was reached"),
+    "kind": ("string", False, "drift, experiment, agreement, srm, canary or manual", "what judged"),
+    "experiment": ("string", True, "name", "experiment it is about"),
+    "model": ("string", False, "name", "registered model"),
+    "version": ("string", False, "number", "version it is about"),
+    "metric": ("string", False, "name", "what was measured"),
+    "value": ("float32", True, "the metric's own", "measured in the window"),
+    "reference": ("float32", True, "the metric's own", "the same at promotion, or of the other arm"),
+    "drop": ("float32", True, "share of the reference", "relative drop; below 0: it rose"),
+    "rows": ("int64", False, "count", "judged requests of the window"),
+    "window_start": ("int64", True, "ms since 1970, UTC", "first moment of the window"),
+    "window_end": ("int64", True, "ms since 1970, UTC", "last moment of the window"),
+    "slice": ("string", True, "name", "part of the traffic it is about; null: all"),
+    "decision": ("string", False, "promote, hold, rollback, recurate or none", "what is to be done"),
+    "detail": ("string", True, "JSON", "e-values, requests per arm, interval"),
+    "request_ids": ("list<string>", True, "request_id", "the hard requests among them"),
+}
+
 COLUMNS: dict[str, dict[str, _Column]] = {
     "requests": _REQUESTS,
     "samples": _SAMPLES,
     "soft_labels": _SOFT_LABELS,
     "curation": _CURATION,
     "dead_letters": _DEAD_LETTERS,
+    "traffic": _TRAFFIC,
+    "verdicts": _VERDICTS,
 }
 
 

@@ -7,16 +7,20 @@ import re
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any, Literal
 
-from cluster.environment import Role, prepare_environment, ray_folder
+from cluster import pins
+from cluster.environment import Role, prepare_environment, ray_folder, shipped_variables
 from cluster.errors import InputError
 from cluster.recipe import ResourcesSection
 
-__all__ = ["commit", "connect", "disconnect", "left_behind", "prepare_environment", "reap"]
+__all__ = ["commit", "connect", "disconnect", "left_behind", "placed", "prepare_environment", "reap"]
 
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[1]
+# Which nodes a step's workers need, by step; from the recipe that this process connected with.
+_labels: dict[str, dict[str, str]] = {}
 SESSION = re.compile(r"/session_[^/]*_(\d+)/")
 
 
@@ -27,8 +31,10 @@ def connect(resources: ResourcesSection, *, role: Role = "embedded") -> None:
 
     Does nothing when it is connected already, so a task or an actor may call it too. An embedded Ray runs without
     dashboard, on loopback, and dies with this process. Run from the repository root with -m: workers import from the
-    working directory. Raises InputError when nothing answers at the address.
+    working directory. Raises InputError when nothing answers at the address, and in a submitted job MismatchError when
+    this node's packages are not the submitter's.
     """
+    _labels.update((step, labels) for step, labels in resources.labels.items())
     address = resources.ray_address or os.environ.get("RAY_ADDRESS") or None
     address = None if address == "local" else address
     prepare_environment(role, address=address)
@@ -36,6 +42,7 @@ def connect(resources: ResourcesSection, *, role: Role = "embedded") -> None:
 
     if ray.is_initialized():
         return
+    pins.check()
     if address is None:
         reap()
         cpus = resources.cpus or os.cpu_count()
@@ -56,10 +63,16 @@ def connect(resources: ResourcesSection, *, role: Role = "embedded") -> None:
         raise InputError(f"no Ray cluster answers at {address}", got=error, hint=hint) from None
 
 
+def placed(step: Literal["generate", "train", "serve"]) -> dict[str, Any]:
+    """Return Ray's option for where a step's workers may run: {"label_selector": ...}, {} where any node will do."""
+    return {"label_selector": dict(_labels[step])} if _labels.get(step) else {}
+
+
 def disconnect() -> None:
     """Leave Ray, and end it when it is embedded; nothing happens when there is no connection."""
     import ray
 
+    _labels.clear()
     if ray.is_initialized():
         ray.shutdown()
 
@@ -116,7 +129,11 @@ def _shipped() -> dict[str, object] | None:
     None in a submitted job, which has it already.
     """
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    return None if in_job else {"working_dir": str(ROOT), "excludes": [".git", ".venv", "runs"]}
+    return (
+        None
+        if in_job
+        else {"working_dir": str(ROOT), "excludes": [".git", ".venv", "runs"], "env_vars": shipped_variables()}
+    )
 
 
 def _driver(process: Path) -> int | None:

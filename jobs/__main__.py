@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs import commands
+from jobs.after import command_line as looking_back
 from jobs.before import command_line
 from jobs.commands import Asked
 from jobs.terminal import Terminal, execute
@@ -24,6 +25,7 @@ AcceptOption = Annotated[
     list[str] | None, typer.Option("--accept-terms", help="although these terms forbid it; repeat it")
 ]
 RowsOption = Annotated[int, typer.Option("--rows", min=1, help="rows shown; all rows are verified")]
+CompareOption = Annotated[str | None, typer.Option("--compare", help="a second run, shown beside it")]
 RunArgument = Annotated[str, typer.Argument(help="a run's name, or latest")]
 
 
@@ -62,9 +64,10 @@ def promote(recipe: RecipeArgument, force: ForceOption = False, accept_terms: Ac
 
 
 @app.command()
-def report(run: RunArgument = "latest", store: StoreOption = "runs/", as_json: JsonOption = False) -> None:
-    """Show what a run measured."""
-    _end(lambda terminal: commands.report(terminal, run, store), as_json)
+def report(run: RunArgument = "latest", compare: CompareOption = None, store: StoreOption = "runs/",
+           as_json: JsonOption = False) -> None:  # fmt: skip
+    """Show what a run measured, or two runs side by side."""
+    _end(lambda terminal: commands.report(terminal, run, store, compare), as_json)
 
 
 labels = typer.Typer(no_args_is_help=True, help="Look into a run's soft labels.")
@@ -92,6 +95,7 @@ def _end(command: Callable[[Terminal], None], as_json: bool) -> None:
 
 
 command_line.add_to(app, _end)
+looking_back.add_to(app, _end)
 
 if __name__ == "__main__":
     app(prog_name="python -m jobs")

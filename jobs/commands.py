@@ -49,7 +49,7 @@ def run(terminal: Terminal, asked: Asked, until: str | None) -> None:
     names = list(VERBS)
     if until is not None and until not in names:
         raise InputError("--until names no step", got=until, expected=", ".join(names))
-    recipe, store = _opened(asked)
+    recipe, store = opened(asked)
     verbs = names if until is None else names[: names.index(until) + 1]
     try:
         record = _run(terminal, recipe, store, verbs)
@@ -58,7 +58,7 @@ def run(terminal: Terminal, asked: Asked, until: str | None) -> None:
         _closing(terminal.console, recipe, store)
         raise
     finally:
-        _leave_ray()
+        leave_ray()
     if "report" in record["artifacts"]:
         terminal.answer({**record, "demo": asked_over_http}, lambda console: _closing(console, recipe, store))
     else:
@@ -67,18 +67,18 @@ def run(terminal: Terminal, asked: Asked, until: str | None) -> None:
 
 def verb(terminal: Terminal, asked: Asked, name: str, force: bool = False, accepted: Sequence[str] = ()) -> None:
     """One step alone. Raises ArtifactMissing when what it reads is not there yet, else as `run`."""
-    recipe, store = _opened(asked)
+    recipe, store = opened(asked)
     try:
         overruled = force or bool(accepted)
         record = _overruled(recipe, store, force, accepted) if overruled else _run(terminal, recipe, store, [name])
     finally:
-        _leave_ray()
+        leave_ray()
     terminal.answer(record, lambda console: _artifacts(console, record["artifacts"]))
 
 
 def plan(terminal: Terminal, asked: Asked) -> None:
     """What would run and what is done; changes nothing."""
-    recipe, store = _opened(asked)
+    recipe, store = opened(asked)
     from jobs import pipeline, step
 
     steps = pipeline.plan(recipe, store)
@@ -90,13 +90,16 @@ def plan(terminal: Terminal, asked: Asked) -> None:
     terminal.answer(document, lambda console: _planned(console, document))
 
 
-def report(terminal: Terminal, run_name: str, store_root: str) -> None:
-    """The report of a run. Raises ArtifactMissing when there is none."""
+def report(terminal: Terminal, run_name: str, store_root: str, other: str | None = None) -> None:
+    """The report of a run, or two side by side. Raises ArtifactMissing when there is none."""
     from cluster.store import Store
     from jobs.after import report as reports
 
-    found = reports.read_report(Store.open(store_root), run_name)
-    terminal.answer(found.values, lambda console: console.print(reports.show(found)))
+    store = Store.open(store_root)
+    found = reports.read_report(store, run_name)
+    if other is not None:
+        return reports.side_by_side(terminal, store, found, reports.read_report(store, other))
+    return terminal.answer(found.values, lambda console: console.print(reports.show(found)))
 
 
 def inspect_labels(terminal: Terminal, run_name: str, store_root: str, rows: int) -> None:
@@ -120,7 +123,7 @@ def curate_audit(terminal: Terminal, sheet: str) -> None:
     terminal.answer(asdict(found), lambda console: console.print(audit.told(found), highlight=False))
 
 
-def _opened(asked: Asked) -> tuple[Recipe, Store]:
+def opened(asked: Asked) -> tuple[Recipe, Store]:
     """The recipe and the store, checked as far as it goes without touching Ray. Raises InputError."""
     from cluster import recipe as recipes
     from cluster.store import Store
@@ -134,12 +137,17 @@ def _opened(asked: Asked) -> tuple[Recipe, Store]:
 
 
 def _run(terminal: Terminal, recipe: Recipe, store: Store, verbs: list[str]) -> dict[str, Any]:
-    from jobs import evaluate, pipeline, promote
+    from cluster import logs, tracing
+    from jobs import evaluate, pipeline, promote, step
     from jobs.measure import gates
+    from jobs.metered import Metered
     from jobs.progress import Progress
 
-    with Progress(terminal.console) as progress:
-        record = pipeline.run(recipe, store, progress, verbs)
+    name = step.run_name(recipe)
+    logs.belongs_to(name)
+    span = tracing.span("run", run=name, steps=" ".join(verbs))
+    with Progress(terminal.console) as progress, Metered(progress, name) as watcher, span:
+        record = pipeline.run(recipe, store, watcher, verbs)
     if verbs[-1] == evaluate.STEP.name:  # a later promote judges by itself
         gates.refuse_failed(evaluate.report_of(_made(store, record, evaluate.STEP.kind))["gates"])
     if promote.STEP.kind in record["artifacts"]:
@@ -196,7 +204,8 @@ def _planned(console: Console, document: Mapping[str, Any]) -> None:
     console.print(f"disk: {document['disk_bytes'] >> 20} MiB free needed; the resolved recipe: --json")
 
 
-def _leave_ray() -> None:
+def leave_ray() -> None:
+    """Disconnect from Ray where this command has connected; it would outlive the process otherwise."""
     if "ray" in sys.modules:
         from cluster import session
 

@@ -50,7 +50,7 @@ def run(recipe: Recipe, store: Store, console: Console) -> dict[str, Any]:
 def _served(recipe: Recipe, store: Store) -> Iterator[str]:
     """Yield the URL of the bundle that this recipe's promotion registered; it is gone afterwards."""
     from serving.app import start
-    from serving.gateway import Names
+    from serving.served import Names
 
     bundle = store.get(export.STEP.kind, export.STEP.id(recipe))
     teacher = store.get(fit.STEP.kind, fit.STEP.id(recipe))

@@ -16,11 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cluster import pauses
 from cluster.recipe import Stage, Term
 from cluster.store import Artifact
 from jobs import curate, fit, generate, tasks
 from jobs.before import continued, sheets
-from jobs.step import Step, Work
+from jobs.step import Step, Work, run_name
 from jobs.training import students
 from jobs.training.run import Arm, train_arm
 
@@ -30,14 +31,20 @@ _BUILDING = threading.Lock()
 
 def body(work: Work) -> None:
     """Write `hf/`, `history.json` and `unmerged.json` (key/value bytes before the heads were merged) of the student."""
+    train_arm(work, student_arm(work))
+
+
+def student_arm(work: Work) -> Arm:
+    """The student's packed rows and first weights; leaves `unmerged.json` in the draft."""
     recipe = work.recipe
+    pauses.refuse(work.store, recipe.promote.model_name, "distill", run_name(recipe))
     task = tasks.of(recipe)
     samples, labels = curated(work.parents)
     known = measured(samples, work.parents["curated"])
     earlier = continued.find(recipe, work.store)
     if earlier is not None:
         old, old_labels = curated(earlier.artifacts)
-        rows = continued.replayed(recipe.distill.replay_share, samples, old, recipe.seed)
+        rows = continued.replayed(recipe.distill, samples, old, recipe.seed)
         known = _joined(known, measured(old.take(rows), earlier.artifacts["curated"]))
         samples, labels = pa.concat_tables([samples, old.take(rows)]), pa.concat_tables([labels, old_labels.take(rows)])
         work.draft.note(continued=earlier.run, replayed=len(rows))
@@ -46,8 +53,8 @@ def body(work: Work) -> None:
     initial, kv_bytes = _initial(work)
     (work.draft.path / "unmerged.json").write_text(json.dumps({"kv_bytes_per_token": kv_bytes}))
     teacher = work.parents["teacher"].path() / "hf"
-    arm = Arm("distill", initial, columns, recipe.distill, recipe.distill.active, hidden, teacher, recipe.distill.seed)
-    train_arm(work, arm)
+    stages, seed = recipe.distill.active, recipe.distill.seed
+    return Arm("distill", initial, columns, recipe.distill, stages, hidden, teacher, seed)
 
 
 def control_body(work: Work) -> None:
@@ -58,7 +65,7 @@ def control_body(work: Work) -> None:
     earlier = continued.find(recipe, work.store)
     if earlier is not None:
         old = _labelled(earlier.artifacts)
-        rows = continued.replayed(recipe.distill.replay_share, labelled, old, recipe.seed)
+        rows = continued.replayed(recipe.distill, labelled, old, recipe.seed)
         known = _joined(known, measured(old.take(rows), earlier.artifacts["curated"]))
         labelled = pa.concat_tables([labelled, old.take(rows)])
         kept += round(recipe.distill.replay_share / (1 - recipe.distill.replay_share) * kept)

@@ -6,6 +6,7 @@ for people. The report is written whether or not the gates are passed: `jobs pro
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections import Counter
@@ -17,12 +18,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster import session
+from cluster import schema, session
 from cluster.recipe import Recipe
 from cluster.store import Artifact
 from jobs import curate, distill, export, fit, generate, tasks
-from jobs.after import page
-from jobs.measure import bootstrap, exam, forgetting, gates, latency, metrics, next_tokens, ranking
+from jobs.after import card, page
+from jobs.data import tabular
+from jobs.measure import (
+    beyond,
+    bootstrap,
+    calibration,
+    edge,
+    exam,
+    fairness,
+    forgetting,
+    gates,
+    latency,
+    metrics,
+    next_tokens,
+    ranking,
+    slices,
+)
 from jobs.measure.contenders import Contender, ask_all
 from jobs.measure.exam import Exam
 from jobs.step import Step, Work, run_name
@@ -31,13 +47,26 @@ from serving.bundle import predict
 LOGIT_ROWS = 256  # rows whose INT8 and float32 logits are compared
 
 
+def check(recipe: Recipe) -> None:
+    """Refuse devices that nobody knows, columns that the rows do not have, and identities that cannot be compared,
+    before anything runs. Raises InputError."""
+    section, seed = recipe.evaluate, recipe.seed
+    edge.profiles(section.edge, section.edge_profiles)
+    texts = [name for name, (kind, *_) in schema.COLUMNS["requests"].items() if kind == "string"]
+    for column in set(section.slice_columns) - set(texts):
+        slices.in_file(recipe.data, column, texts)
+    if section.fairness is not None:
+        fairness.check(section.fairness, tasks.of(recipe).classes or (), seed)
+
+
 def body(work: Work) -> None:
     """Write `report.json`, `predictions.parquet` and `report.html`."""
     started = time.perf_counter()
     recipe, out = work.recipe, work.draft.path
     artifacts = dict(work.parents) | _control(work)
     folders = {kind: artifact.path() for kind, artifact in artifacts.items()}
-    rows = exam.of(tasks.of(recipe).requests("test"), recipe.evaluate.max_rows, recipe.seed)
+    requests = functools.cache(tasks.of(recipe).requests)
+    rows = exam.of(requests("test"), recipe.evaluate.max_rows, recipe.seed)
     samples = pq.read_table(folders["samples"] / "samples.parquet", columns=["prompt", "images", "label_name"])
     models: dict[str, Path] = {
         kind: folders[kind] / "hf" for kind in ("teacher", "student", "control") if kind in folders
@@ -47,7 +76,7 @@ def body(work: Work) -> None:
     else:
         asked = ask_all(rows, models, folders["bundle"], samples, recipe.task)
         measured = _measured(recipe, rows, asked, folders)
-    report = {
+    report: dict[str, Any] = {
         "run": run_name(recipe),
         "recipe": {
             "name": recipe.name,
@@ -60,13 +89,19 @@ def body(work: Work) -> None:
         **_history(folders, artifacts),
         **forgetting.measure(recipe, work.store, folders["bundle"]),
     }
-    report["gates"] = gates.judge(report, recipe.evaluate.gates, recipe.distill.control)
+    beyond.measure(
+        beyond.Setting(recipe, work.store, rows, asked, artifacts, folders, requests, report, work.draft.path)
+    )
+    judged = (report, recipe.evaluate.gates, recipe.distill.control)
+    report["gates"] = gates.judge(*judged)
+    report["not_measured"] |= {f"gate_{name}": why for name, why in gates.left_out(*judged).items()}
     report["artifacts"] = {kind: artifact.id for kind, artifact in artifacts.items()} | {"report": work.draft.id}
     report["seconds"] = _seconds(artifacts) | {"evaluate": round(time.perf_counter() - started, 2)}
     predictions = _predictions(rows, asked)
     pq.write_table(predictions, out / "predictions.parquet")
     (out / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False))
     (out / "report.html").write_text(page.render(report, _curves(folders), page.examples(rows, predictions)))
+    (out / "MODEL_CARD.md").write_text(card.written(report, recipe))
     failed = [name for name, _, _ in gates.failed(report["gates"])]
     headline = report["models"]["student_int8"]["metrics"][report["primary_metric"]]
     work.draft.note(rows=len(rows), primary=headline, retention=report["retention"]["value"], gates_failed=failed)
@@ -115,7 +150,7 @@ def _measured(
         "param_share": student.params / teacher.params if student.params and teacher.params else None,
         "speedup": timed["teacher"]["p50"] / timed["student_int8"]["p50"] if "teacher" in timed else None,
         "calibration": {
-            name: metrics.calibration(right[name], np.array([answer.confidence for answer in asked[name].answers]))
+            name: calibration.curve(right[name], np.array([answer.confidence for answer in asked[name].answers]))
             for name in ("teacher", "student", "student_int8")
         },
     }
@@ -189,14 +224,16 @@ def _predictions(rows: Exam, asked: Mapping[str, Contender]) -> pa.Table:
 
 
 def _inputs(recipe: Recipe) -> dict[str, Any]:
-    # The report quotes the whole recipe, and the control arm is read without being a parent.
-    return {"recipe": recipe.fingerprint(), "control": distill.CONTROL.id(recipe) if recipe.distill.control else None}
+    # The report quotes the whole recipe, and the control arm and the audited sentences are read without being parents.
+    own = {"recipe": recipe.fingerprint(), "control": distill.CONTROL.id(recipe) if recipe.distill.control else None}
+    audited = recipe.evaluate.fairness
+    return own if audited is None else own | {"templates": tabular.sha256(Path(audited.templates).expanduser())}
 
 
 STEP = Step(
     "evaluate",
     "report",
-    2,
+    3,
     ("evaluate",),
     (fit.STEP, generate.STEP, curate.STEP, distill.STEP, export.STEP),
     body,

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from cluster import schema
 from cluster.errors import RecipeError, StepFailed
 from cluster.recipe import GenerateSection, Recipe
+from cluster.session import placed
 from cluster.store import Artifact
 from jobs import fit, tasks
 from jobs.data import reuse, tally
@@ -32,6 +33,7 @@ from jobs.step import Step, Work
 from serving import teachers
 
 ANSWERS, REUSED, TALLY = "answers", "reused.parquet", "tally"
+Choose = Callable[[pa.Table], pa.Table]  # of all requests those that are asked
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,15 @@ def check(recipe: Recipe) -> None:
 
 def body(work: Work) -> None:
     """Write `samples.parquet`, `soft_labels.parquet` and `dead_letters.parquet`, ordered by `sample_id`."""
+    answer(work, lambda pool: pool)
+
+
+def answer(work: Work, choose: Choose) -> None:
+    """The same of the requests that `choose` takes, as a pilot does."""
     recipe, section, target = work.recipe, work.recipe.generate, work.draft.path
     teacher = work.parents["teacher"]
     identity = reuse.identity(teacher, section)
-    answers, reused = _all_rounds(work, reuse.find(work.store, section, identity))
+    answers, reused = _all_rounds(work, reuse.find(work.store, section, identity), choose)
     good = pc.equal(answers["status"], "ok")
     samples, failed = answers.filter(good), answers.filter(pc.invert(good))
     named = samples.append_column("teacher", pa.array([teacher.id] * len(samples), pa.string()))
@@ -82,12 +89,12 @@ def body(work: Work) -> None:
     )  # fmt: skip
 
 
-def _all_rounds(work: Work, sources: Sequence[Artifact]) -> tuple[pa.Table, int]:
+def _all_rounds(work: Work, sources: Sequence[Artifact], choose: Choose) -> tuple[pa.Table, int]:
     """Answers to everything asked, ordered by `sample_id`, and how many of them were taken over (rows)."""
     section, scratch = work.recipe.generate, work.draft.scratch
     model = work.parents["teacher"].path() / "hf"
     opening = Opening(work.recipe.teacher, scratch / "spent.json")
-    pool = _kept(scratch / "pool.parquet", lambda: candidates(work.recipe, opening.ledger))
+    pool = _kept(scratch / "pool.parquet", lambda: choose(candidates(work.recipe, opening.ledger)))
     seed = work.recipe.seed + section.seed
     found, reused = pool.slice(0, 0), 0
     for number in range(section.rounds):
@@ -175,6 +182,8 @@ def answer_all(
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(size=section.concurrency),
                 num_cpus=section.cpus,  # of two CPUs Ray's checkpoint filter takes one and reading one
+                num_gpus=section.gpus or None,
+                **placed("generate"),
             )
         )
         answers.write_parquet(str(scratch / ANSWERS), mode=ray.data.SaveMode.APPEND)

@@ -54,6 +54,7 @@ def check(recipe: Recipe, store: Store) -> None:
     curate.check(recipe)
     generate.check(recipe)
     export.check(recipe)
+    evaluate.check(recipe)
     if recipe.fit.enabled and recipe.teacher.architecture in teachers.KINDS:
         got = recipe.teacher.architecture
         raise RecipeError("fit.enabled: this teacher cannot be fitted", got=got, expected="fit.enabled=false")

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cluster import pauses
 from cluster.errors import StoreError
 from cluster.recipe import Recipe
 from cluster.registry import Registry
@@ -20,22 +21,25 @@ from cluster.store import Artifact, Store
 from jobs import evaluate, export
 from jobs.before import licences
 from jobs.measure import gates
-from jobs.step import Step, Work
+from jobs.step import Step, Work, run_name
 
-CHAMPION = "champion"
+CHAMPION, TEACHER = "champion", "teacher"
+LICENCE = "licence_allows"  # the gate that `--accept-terms` overrules
 
 
 def body(work: Work, *, force: bool = False, accepted: Collection[str] = ()) -> None:
     """Register and alias the bundle. Raises GateFailed unless every gate is passed or `force` is given (then noted),
     InputError where the teacher's terms forbid training on its outputs and are not among the `accepted` (noted too)."""
+    pauses.refuse(work.store, work.recipe.promote.model_name, "promote", run_name(work.recipe))
     overruled = licences.refuse(work.recipe, accepted)
     report, section = evaluate.report_of(work.parents["report"]), work.recipe.promote
     if not force:
-        gates.refuse_failed(report["gates"])
+        gates.refuse_failed([gate for gate in report["gates"] if not (overruled and gate["name"] == LICENCE)])
     bundle = work.parents["bundle"]
     registry = Registry.beside(work.store.workspace, section.tracking_uri)
     version = registry.register(section.model_name, source_uri(work.store, bundle), _lineage(work, report))
     alias = give_alias(registry, section.model_name, version, section.alias)
+    name_teacher(work, registry, report)
     failed = [name for name, _, _ in gates.failed(report["gates"])]
     work.draft.note(
         model=section.model_name,
@@ -59,6 +63,17 @@ def give_alias(registry: Registry, model: str, version: int, alias: str) -> str:
     if current is None or current.version != version:
         registry.set_alias(model, alias, version, expect=current.version if current else None)
     return alias
+
+
+def name_teacher(work: Work, registry: Registry, report: Mapping[str, Any]) -> None:
+    """Register the teacher behind the bundle as a version of its own, and let alias `teacher` name it: what defers to a
+    teacher and what is compared with one find it where they find the student."""
+    model, teacher = work.recipe.promote.model_name, work.store.get("teacher", report["artifacts"]["teacher"])
+    tags = {"artifact_id": teacher.id, "kind": "teacher", "run": report["run"], "report_id": work.parents["report"].id}
+    version = registry.register(model, source_uri(work.store, teacher), tags)
+    current = registry.alias(model, TEACHER)
+    if current is None or current.version != version:
+        registry.set_alias(model, TEACHER, version, expect=current.version if current else None)
 
 
 def source_uri(store: Store, bundle: Artifact) -> str:
@@ -96,6 +111,7 @@ def _lineage(work: Work, report: Mapping[str, Any]) -> dict[str, str]:
     primary = report["primary_metric"]
     return tags | {
         "artifact_id": work.parents["bundle"].id,
+        "kind": "bundle",
         "commit": commit(),
         "run": report["run"],
         "recipe": report["recipe"]["name"],

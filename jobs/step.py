@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cluster import tracing
 from cluster.recipe import Recipe
 from cluster.session import commit
 from cluster.store import Artifact, Draft, Store, artifact_id
@@ -61,7 +62,8 @@ class Step:
         ) as draft:
             if not draft.done:
                 draft.note(licences=licences.facts(recipe))
-                self.body(Work(recipe, store, parents, draft))
+                with tracing.span(f"step {self.name}", kind=self.kind, artifact=aid, run=run_name(recipe)):
+                    self.body(Work(recipe, store, parents, draft))
         return draft.artifact
 
 

@@ -23,6 +23,7 @@ from typing import Any, NoReturn, TextIO
 from rich.console import Console
 from rich.logging import RichHandler
 
+from cluster import logs
 from cluster.errors import RaydistillError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,7 +74,9 @@ def execute(command: Callable[[Terminal], None], as_json: bool) -> int:
     else is a defect and keeps its traceback.
     """
     with _reserved_stdout() as out:
-        terminal = Terminal(out, Console(stderr=True, width=None if sys.stderr.isatty() else FILE_WIDTH), as_json)
+        width = None if sys.stderr.isatty() else FILE_WIDTH
+        # Where stderr is read by a machine, progress is told by the log (jobs.metered).
+        terminal = Terminal(out, Console(stderr=True, width=width, quiet=logs.as_json()), as_json)
         _log_to(terminal.console)
         try:
             _in_thread(lambda: command(terminal))
@@ -114,7 +117,8 @@ def _log_to(console: Console) -> None:
 
     Comes before any library is imported: they read their variables then.
     """
-    handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False)
+    plain = RichHandler(console=console, show_time=False, show_path=False, show_level=False)
+    handler = logs.handler() if logs.as_json() else plain
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])

@@ -1,45 +1,39 @@
-"""`python -m serving up | status | down`: answer over HTTP with what was promoted."""
+"""`python -m serving COMMAND`: answer over HTTP with what was promoted, and change that while it is served."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
-import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cluster.errors import InputError, RaydistillError
-from serving import address
-
-if TYPE_CHECKING:
-    from cluster.recipe import Recipe
-    from serving.promoted import Promoted
+from serving import address, client
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 StoreOption = Annotated[str, typer.Option("--store", help="directory or URI of artifacts")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="a.b=c, changes one knob of the recipe; repeat it")]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
+DetachOption = Annotated[bool, typer.Option("--detach", help="give the shell back once it answers")]
+SharesArgument = Annotated[list[str], typer.Argument(help="ARM=SHARE of all units (0..1); the champion has the rest")]
 
 Say = Callable[[dict[str, Any], str], None]  # the one JSON document, or its text for people
 
-STOP_S, POLL_S = 60.0, 0.1
+STOP_S = 60.0
 
 
 @app.command()
-def up(recipe: str, store: StoreOption = "runs/", changes: SetOption = None, as_json: JsonOption = False) -> None:
-    """Serve the promoted model of RECIPE (alias champion, else challenger) until Ctrl-C or SIGTERM."""
-    _guarded(lambda say: _up(recipe, store, changes or [], say), as_json)
+def up(target: str, store: StoreOption = "runs/", changes: SetOption = None, as_json: JsonOption = False,
+       detach: DetachOption = False) -> None:  # fmt: skip
+    """Serve TARGET, a recipe (its champion, else its challenger) or MODEL@ALIAS, until Ctrl-C or SIGTERM."""
+    _guarded(lambda say: _up(target, store, changes or [], detach, say), as_json)
 
 
 @app.command()
@@ -49,89 +43,59 @@ def status(store: StoreOption = "runs/", as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def split(shares: SharesArgument, store: StoreOption = "runs/", as_json: JsonOption = False) -> None:
+    """Give arms other shares: challenger=0.1. An arm that does not run yet is started first."""
+    _guarded(lambda say: _change(_folder(store), "split", {"shares": _shares(shares)}, say), as_json)
+
+
+@app.command()
+def kill(arm: str, store: StoreOption = "runs/", as_json: JsonOption = False) -> None:
+    """Take ARM out of the split, at once; its units go to the champion."""
+    _guarded(lambda say: _change(_folder(store), "kill", {"arm": arm}, say), as_json)
+
+
+@app.command()
+def promote(store: StoreOption = "runs/", as_json: JsonOption = False) -> None:
+    """Let the challenger be champion: the alias moves, then every replica turns to it."""
+    _guarded(lambda say: _change(_folder(store), "promote", {}, say), as_json)
+
+
+@app.command()
+def rollback(store: StoreOption = "runs/", as_json: JsonOption = False) -> None:
+    """Let the previous champion be champion again."""
+    _guarded(lambda say: _change(_folder(store), "rollback", {}, say), as_json)
+
+
+@app.command()
 def down(store: StoreOption = "runs/", as_json: JsonOption = False) -> None:
     """End the service of this store; returns when it is gone."""
     _guarded(lambda say: _down(_folder(store), say), as_json)
 
 
-def _up(recipe_name: str, store_root: str, changes: list[str], say: Say) -> None:
-    from cluster import recipe as recipes
-    from cluster.session import disconnect
-    from cluster.store import Store
-    from serving import promoted
-    from serving.app import stop
-
-    recipe, store = recipes.load(recipe_name, changes), Store.open(store_root)
-    found = promoted.find(recipe, store)
-    asked = threading.Event()
-    _on_signals(asked)
-    with address.claimed(_folder(store_root)) as publish:
-        start = Start(recipe, found, asked)
-        try:
-            url = start.wait()
-            if url is not None:
-                known = {"pid": os.getpid(), "url": url, "recipe": recipe.name}
-                known |= {"model": found.names.model, "version": found.names.version}
-                publish(known)
-                say(known, f"{found.names.model} version {found.names.version} answers at {url} (Ctrl-C ends it)")
-                asked.wait()
-            typer.echo("ending", err=True)
-        finally:
-            stop()  # a start that is half way then fails
-            start.started.wait(STOP_S)
-            stop()
-            disconnect()
-            start.over.set()
+@app.command()
+def config(target: str, store: StoreOption = "runs/", changes: SetOption = None) -> None:
+    """Print the declarative document of TARGET, for `serve deploy` on a cluster that runs already."""
+    _guarded(lambda say: _config(target, store, changes or [], say), False)
 
 
-class Start:
-    """Connects Ray and starts the service in a thread of its own, so that the main one can answer signals meanwhile.
-
-    The thread lives until `over`: the kernel kills what Ray has started when the thread that started it ends.
-    """
-
-    def __init__(self, recipe: Recipe, found: Promoted, asked: threading.Event) -> None:
-        """`asked` is set when the service shall end; a start that has not begun then does not begin."""
-        self._recipe, self._found, self._asked = recipe, found, asked
-        self._url: str | None = None
-        self._failure: BaseException | None = None
-        self.started, self.over = threading.Event(), threading.Event()
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def wait(self) -> str | None:
-        """The service's URL, None when it is asked to end before it has started; raises what starting raised."""
-        while not self.started.wait(POLL_S) and not self._asked.is_set():
-            _on_signals(self._asked)  # Ray's native code takes SIGTERM over when it connects, and would abort on it
-        _on_signals(self._asked)
-        if self._failure is not None:
-            raise self._failure
-        return self._url
-
-    def _run(self) -> None:
-        from cluster.session import connect
-        from serving import app as service
-
-        found = self._found
-        # Said of every thread that is not the main one; signals are ours here.
-        logging.getLogger("ray._private.worker").addFilter(lambda record: "SIGTERM handler" not in record.msg)
-        try:
-            connect(self._recipe.resources, role="serving")
-            if not self._asked.is_set():
-                running = service.start(found.bundle, found.teacher, self._recipe.serving, names=found.names)
-                self._url = running.url
-        except BaseException as error:  # noqa: BLE001 - carried to the main thread, raised there
-            self._failure = error
-        self.started.set()
-        self.over.wait()
+@app.command()
+def key(name: str, file: Annotated[Path, typer.Option("--file", help="the recipe's serving.keys_file")],
+        admin: Annotated[bool, typer.Option("--admin", help="may also change what is served")] = False,
+        per_minute: Annotated[float | None, typer.Option("--per-minute", help="requests a minute")] = None,
+        as_json: JsonOption = False) -> None:  # fmt: skip
+    """Draw an API key called NAME and print it, this once; the file keeps its digest only."""
+    _guarded(lambda say: _key(name, file, admin, per_minute, say), as_json)
 
 
-def _on_signals(asked: threading.Event) -> None:
-    def note(number: int, frame: FrameType | None) -> None:
-        signal.alarm(0)  # set by Ray's native handler, when it was the first to see the signal: it aborts 3 s later
-        asked.set()
+def _up(target: str, store: str, changes: list[str], detach: bool, say: Say) -> None:
+    from serving import up as service
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, note)
+    folder = _folder(store)
+    wanted = service.wanted(target, store, changes, folder)  # what is wrong is said here, also with --detach
+    if not detach:
+        return service.serve(wanted, folder, say)
+    knobs = [part for change in changes for part in ("--set", change)]
+    return service.detach([target, "--store", store, *knobs], folder, say)
 
 
 def _status(folder: Path, say: Say) -> None:
@@ -140,20 +104,40 @@ def _status(folder: Path, say: Say) -> None:
         text = "nothing is served" if known is None else "starting"
         say({"serving": known is not None, "ready": False}, text)
         raise typer.Exit(1)
-    try:
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy between us and loopback
-        with direct.open(f"{known['url']}/v1/models", timeout=5) as response:
-            models = json.load(response)["data"]
-    except (urllib.error.URLError, TimeoutError, ValueError) as error:
-        raise RaydistillError(f"the service at {known['url']} does not answer: {error}") from error
-    lines = [f"{model['id']} version {model['version']}" for model in models]
-    say(known | {"serving": True, "ready": True, "models": models}, "\n".join([known["url"], *lines]))
+    models = client.ask(known, "/v1/models")["data"]
+    state = client.ask(known, "/v1/admin/state")
+    known.pop("key")
+    lines = [_line(model) for model in models]
+    breakers = {name for one in state["replicas"] for name, is_now in one["breakers"].items() if is_now != "closed"}
+    lines += [f"breaker open: {name}" for name in sorted(breakers)]
+    told = {"serving": True, "ready": True, "models": models, "replicas": state["replicas"]}
+    say(known | told, "\n".join([known["url"], *lines]))
+
+
+def _line(model: dict[str, Any]) -> str:
+    share = f", {model['arm']} with {model['weight']:.0%} of the units" if "weight" in model else ""
+    return f"{model['id']} version {model['version']}{share}"
+
+
+def _shares(given: list[str]) -> dict[str, float]:
+    found = {}
+    for one in given:
+        arm, _, share = one.partition("=")
+        try:
+            found[arm] = float(share)
+        except ValueError:
+            raise InputError("a share is ARM=NUMBER", got=one, expected="challenger=0.1") from None
+    return found
+
+
+def _change(folder: Path, action: str, body: dict[str, Any], say: Say) -> None:
+    found = client.ask(client.known(folder), f"/v1/admin/{action}", body, "POST")
+    lines = [f"{arm['name']}: {arm['model']} version {arm['version']}, {arm['weight']:.0%}" for arm in found["arms"]]
+    say(found, "\n".join(lines))
 
 
 def _down(folder: Path, say: Say) -> None:
-    known = address.read(folder)
-    if not known:
-        raise InputError("nothing is served from this store", got=str(folder), hint="python -m serving up RECIPE")
+    known = client.known(folder)
     os.kill(known["pid"], signal.SIGTERM)
     until = time.monotonic() + STOP_S
     while address.read(folder) is not None:
@@ -161,6 +145,26 @@ def _down(folder: Path, say: Say) -> None:
             raise RaydistillError(f"process {known['pid']} has not ended after {STOP_S:.0f} s")
         time.sleep(0.1)
     say({"serving": False, "pid": known["pid"]}, "ended")
+
+
+def _config(target: str, store: str, changes: list[str], say: Say) -> None:
+    import yaml
+
+    from serving import up as service
+    from serving.app import declared
+
+    wanted = service.wanted(target, store, changes, _folder(store))
+    found = wanted.found
+    document = declared(found.bundle, found.teacher, wanted.section, found.names, wanted.options)
+    say(document, yaml.safe_dump(document, sort_keys=False))
+
+
+def _key(name: str, file: Path, admin: bool, per_minute: float | None, say: Say) -> None:
+    from serving import auth
+
+    secret, kept = auth.draw(name, "admin" if admin else "client", per_minute)
+    auth.add(file, kept)
+    say({"name": name, "role": kept.role, "key": secret}, secret)
 
 
 def _folder(store_root: str) -> Path:

@@ -1,4 +1,4 @@
-"""What goes over HTTP: requests, answers, and errors as RFC 9457 problem documents with a stable `code`."""
+"""What goes over HTTP: requests and answers. Errors are in `problems`, the chat form in `chat`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ BODY_BYTES_MAX = 2 << 20
 TEXT_CHARACTERS_MAX = 4096
 IMAGES_MAX = 2
 FRAMES_MAX = 64
+ID_CHARACTERS_MAX = 128
 DELAY_MS_MAX = 60_000.0
 DELAY_HEADER = "x-raydistill-delay-ms"
 REQUEST_ID_HEADER = "x-request-id"
-PROBLEM_TYPE = "application/problem+json"
 
-Code = Literal[
-    "invalid_json", "invalid_request", "unreadable_input", "body_too_large", "not_found", "method_not_allowed",
-    "http_error", "unanswered", "internal",
-]  # fmt: skip
+PRINTABLE = r"^[\x21-\x7e]+$"
 
 
 def decoded(value: object) -> object:
-    """The bytes of a base64 text; raises ValueError saying what is wrong with it (never quoting it whole)."""
+    """The bytes of a base64 text, bytes (of a form) as they are; raises ValueError saying what is wrong with it (never
+    quoting it whole)."""
+    if isinstance(value, bytes):
+        return value
     if not isinstance(value, str):
         raise ValueError("expected base64 text")
     try:
@@ -36,19 +36,24 @@ def decoded(value: object) -> object:
 FileBytes = Annotated[
     bytes, BeforeValidator(decoded), WithJsonSchema({"type": "string", "format": "byte", "contentEncoding": "base64"})
 ]
+Unit = Annotated[
+    str | None,
+    Field(max_length=ID_CHARACTERS_MAX, description="Who or what asks: the same unit gets the same arm. Null: chance."),
+]
 
 
 class PredictRequest(BaseModel):
     """A question or a text to classify, with up to two pictures (PNG, JPEG, BMP or WEBP), a sound (WAV, one channel of
-    16 bits) and a video (its frames as pictures), all base64."""
+    16 bits) and a video (its frames as pictures): base64 in JSON, or files of a multipart form with these names."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    text: str = Field("", max_length=TEXT_CHARACTERS_MAX, examples=["what digit is this ?"])
+    text: str = Field("", max_length=TEXT_CHARACTERS_MAX)
     images: list[FileBytes] = Field(default_factory=list, max_length=IMAGES_MAX)
     audio: FileBytes | None = None
     video: list[FileBytes] = Field(default_factory=list, max_length=FRAMES_MAX)
     fps: float | None = Field(None, gt=0, le=1000, description="Frames per second of the video.")
+    unit: Unit = None
 
     @model_validator(mode="after")
     def something_is_asked(self) -> Self:
@@ -64,10 +69,20 @@ class PredictRequest(BaseModel):
         return {"text": self.text, "images": self.images, **sound, **video}
 
 
+class Ranked(BaseModel):
+    """One entry of a ranking: its id, and its share of the probability."""
+
+    id: str
+    score: float
+
+
+Why = Literal["timeout", "low_confidence", "error", "breaker_open", "hedge"]
+
+
 class PredictResponse(BaseModel):
     """An answer. `reason` without `fell_back`: the student's own, late or unsure, because the teacher had none.
 
-    `label` and `probabilities` are there for classifiers only.
+    `label` and `probabilities` are there for classifiers only, `ranking` (the nearest first) for retrievers.
     """
 
     request_id: str
@@ -75,65 +90,62 @@ class PredictResponse(BaseModel):
     label: str | None = None
     confidence: float = Field(ge=0, le=1, description="exp(mean token log-probability), or the largest probability")
     probabilities: dict[str, float] | None = None
+    ranking: list[Ranked] | None = None
     model: str = Field(description="Who answered: the registered model's name, or teacher.")
     version: str
-    arm: Literal["student"] = Field(description="Where the request was routed; a fallback does not change it.")
+    arm: str = Field(description="Where the request was routed; a fallback does not change it.")
     fell_back: bool = Field(description="The teacher answered.")
-    reason: Literal["timeout", "low_confidence", "error"] | None
+    reason: Why | None
     latency_ms: float
 
 
-class Flaw(BaseModel):
-    """One thing that is wrong with a request."""
+class FeedbackRequest(BaseModel):
+    """What came of an answer: how good it was, the true label, or both. Sent twice it counts once."""
 
-    where: str
-    got: str
-    expected: str
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+    request_id: str = Field(min_length=1, max_length=ID_CHARACTERS_MAX, pattern=PRINTABLE)
+    reward: float | None = Field(None, ge=-1, le=1, description="-1 (bad) to 1 (good).")
+    label: str | None = Field(None, min_length=1, max_length=TEXT_CHARACTERS_MAX, description="The right answer.")
 
-class Problem(BaseModel):
-    """RFC 9457 problem document. `code` is what programs go by; `reason`, `student` and `teacher` say why there is no
-    answer."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: Code
-    request_id: str | None = None
-    errors: list[Flaw] | None = None
-    reason: str | None = None
-    student: str | None = None
-    teacher: str | None = None
+    @model_validator(mode="after")
+    def something_is_said(self) -> Self:
+        """Refuse feedback that says nothing."""
+        if self.reward is None and self.label is None:
+            raise ValueError("a reward or a label")
+        return self
 
 
-TITLES: dict[Code, str] = {
-    "invalid_json": "The body is not JSON.",
-    "invalid_request": "The request does not have the expected form.",
-    "unreadable_input": "The model cannot read this input.",
-    "body_too_large": "The body is too large.",
-    "not_found": "There is nothing at this address.",
-    "method_not_allowed": "This address does not take this method.",
-    "http_error": "The request cannot be handled.",
-    "unanswered": "Neither the student nor the teacher answered in time.",
-    "internal": "The server failed.",
-}
+class FeedbackResponse(BaseModel):
+    """The feedback is taken; it is joined to its request when the log is read."""
+
+    request_id: str
+    accepted: Literal[True] = True
 
 
-def problem(code: Code, status: int, detail: str, **more: Any) -> dict[str, Any]:
-    """A problem document as plain values; `more` are its optional fields."""
-    kind = f"urn:raydistill:problem:{code}"
-    document = Problem(type=kind, title=TITLES[code], status=status, detail=detail, code=code, **more)
-    return document.model_dump(exclude_none=True)
+class Model(BaseModel):
+    """A model that can answer, as OpenAI's clients read it and more."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "raydistill"
+    version: str
+    arm: str | None
+    weight: float | None = Field(None, description="Share of the units that this arm answers (0..1).")
+    task: str
+    scheme: str | None = None
+    batch_invariant: bool | None = None
 
 
-def flaws(errors: list[dict[str, Any]]) -> list[Flaw]:
-    """What pydantic found, in our words; what was got is cut to 80 characters."""
-    where = [".".join(str(part) for part in error["loc"]) for error in errors]
-    got = [f"{error.get('input')!r:.80}" for error in errors]
-    return [Flaw(where=w, got=g, expected=_expected(error)) for w, g, error in zip(where, got, errors, strict=True)]
+class Models(BaseModel):
+    """The models that can answer, the champion first."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
 
 
-def _expected(error: dict[str, Any]) -> str:
-    # FastAPI parses a body as JSON only when its content type says so (strict: a page elsewhere cannot post as a form).
-    return "a JSON object, sent as application/json" if error["type"] == "model_attributes_type" else str(error["msg"])
+class Status(BaseModel):
+    """One word."""
+
+    status: Literal["ok", "ready"]

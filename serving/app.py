@@ -1,4 +1,4 @@
-"""Start and stop the service on the connected Ray: HAProxy in front, gateway replicas, the teacher beside them."""
+"""Start and stop the service on the connected Ray: HAProxy in front, gateway replicas, other arms and the teacher."""
 
 from __future__ import annotations
 
@@ -12,24 +12,43 @@ from typing import Any
 from cluster.environment import ray_folder
 from cluster.errors import DataError, RaydistillError, RecipeError
 from cluster.recipe.serving import ServingSection
-from serving.gateway import TEACHER, Gateway, Names, Plan
+from cluster.session import placed
+from serving import auth, control
+from serving.deployments import SERVE_SETTINGS, Service, app_of, document
 from serving.loopback import free_port, haproxy_environment
+from serving.observe import CHAMPION
+from serving.served import GatewayPlan, Names, Served, ServedArm
 
-GATEWAY = "gateway"
 HAPROXY = "hap"  # folder of its files; short, because sockets are among them
-REPLICA_CPUS = 0.25  # what Ray reserves: a service must also fit beside a job on a one-core machine
-ONGOING_MAX = 128  # requests inside one gateway replica (count); they wait for the student's thread
 STOP_S = 30.0
+UP_S = 300.0  # a bundle is checked and loaded, a teacher too; on a machine that is busy
+POLL_S = 0.1
 UNREGISTERED = Names()
-SERVE_SETTINGS = {"log_level": "WARNING", "enable_access_log": False}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a service may have beside its models: arms other than the champion, who watches, and where decisions lie.
+
+    `catalog` (`promoted.Catalog`) knows what is registered; without it nothing can be promoted or rolled back.
+    """
+
+    arms: tuple[ServedArm, ...] = ()
+    observer: dict[str, Any] | None = None
+    catalog: Any = None
+    state: Path | None = None
+
+
+NO_OPTIONS = Options()
 
 
 @dataclass(frozen=True)
 class Running:
-    """A service that answers at `url` until `stop`."""
+    """A service that answers at `url` until `stop`; `key` opens its admin routes."""
 
     url: str
     names: Names
+    key: str
 
     def stop(self) -> None:
         """See `stop`."""
@@ -37,67 +56,102 @@ class Running:
 
 
 def start(bundle: Path, teacher: Path | None, section: ServingSection, allow_fault_injection: bool = False,
-          names: Names = UNREGISTERED) -> Running:  # fmt: skip
+          names: Names = UNREGISTERED, options: Options = NO_OPTIONS) -> Running:  # fmt: skip
     """Serve a bundle on the connected Ray; returns when requests can be answered.
 
     `teacher` is a model folder (`hf/` of the teacher's artifact); without it, or with `teacher_concurrency` 0, nothing
-    falls back. Raises DataError for a folder that is none, RecipeError for a host beyond loopback, RaydistillError when
-    Ray is not connected or an application does not come up.
+    falls back. Raises DataError for a folder that is none, RecipeError for a host beyond loopback without keys,
+    RaydistillError when Ray is not connected or an application does not come up.
     """
     import ray
     from ray import serve
 
     if not ray.is_initialized():
         raise RaydistillError("Ray is not connected: call cluster.session.connect first")
-    if not section.host.startswith("127."):
-        # Whoever reaches the port may ask: keys come first, then other addresses.
-        raise RecipeError("serving.host", got=section.host, expected="a loopback address (127.0.0.1)")
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    _check(bundle, "bundle.json")
-    targets = []
-    teacher = teacher if section.teacher_concurrency else None
-    if teacher is not None:
-        _check(teacher, "task.json")
-        targets.append(serve.RunTarget(_teacher(teacher, section), name=TEACHER, route_prefix=None))
-    plan = Plan(bundle, names, section, teacher is not None, allow_fault_injection)
-    targets.append(serve.RunTarget(_gateway(plan), name=GATEWAY, route_prefix="/"))
-    port = section.port or free_port(section.host)
+    secret, operator = auth.draw(auth.OPERATOR, "admin")
+    service, served = planned(bundle, teacher, section, names, options)
+    plan = service.plan.model_copy(
+        update={"keys": [operator, *service.plan.keys], "allow_fault_injection": allow_fault_injection}
+    )
+    service = service.model_copy(update={"plan": plan})
     variables = haproxy_environment(section.host, ray_folder().parent / HAPROXY)
+    described = document(service, served, variables)
     serve.start(
-        http_options={"host": section.host, "port": port, "request_timeout_s": section.total_ms / 1000 + 5},
-        controller_options={"runtime_env": {"env_vars": variables}},
+        http_options=described["http_options"],
+        controller_options=described["controller_options"],
         logging_config=SERVE_SETTINGS,
     )
     try:
-        serve.run_many(targets)
-    except RuntimeError as error:
+        deploy(described)
+        control.begin(service, served, options.catalog, options.state)
+    except BaseException:
         stop()
-        raise RaydistillError(f"the service did not come up: {error}") from error
-    return Running(f"http://{section.host}:{port}", names)
+        raise
+    return Running(f"http://{section.host}:{service.port}", names, secret)
 
 
-def _gateway(plan: Plan) -> Any:
-    from ray import serve
+def planned(bundle: Path, teacher: Path | None, section: ServingSection, names: Names,
+            options: Options = NO_OPTIONS) -> tuple[Service, Served]:  # fmt: skip
+    """What stays while it runs, and what is served first; raises DataError and RecipeError as `start`."""
+    keys = _keys(section)
+    _check(bundle, "bundle.json")
+    teacher = teacher if section.teacher_concurrency else None
+    if teacher is not None:
+        _check(teacher, "task.json")
+    version = None if teacher is None else names.teacher_version
+    plan = GatewayPlan(section=section, teacher=version, keys=keys, observer=options.observer)
+    folder = None if teacher is None else str(teacher.resolve())
+    port = section.port or free_port(section.host)
+    service = Service(plan=plan, port=port, teacher=folder, placement=dict(placed("serve")))
+    return service, first_served(bundle, section, names, options.arms)
 
-    deployment: Any = serve.deployment(
-        serve.ingress()(Gateway), name=GATEWAY, num_replicas=plan.section.replicas, max_ongoing_requests=ONGOING_MAX,
-        ray_actor_options={"num_cpus": REPLICA_CPUS}, graceful_shutdown_timeout_s=plan.section.total_ms / 1000 + 1,
-        logging_config=SERVE_SETTINGS,
+
+def first_served(bundle: Path, section: ServingSection, names: Names, others: tuple[ServedArm, ...] = ()) -> Served:
+    """The champion and other arms; what they do not take of the units is the champion's."""
+    folder = str(bundle.resolve())
+    champion = ServedArm(
+        name=CHAMPION, model=names.model, version=names.version, bundle=folder,
+        app=app_of(folder) if section.mode == "split" else None, weight=1 - sum(arm.weight for arm in others),
     )  # fmt: skip
-    return deployment.bind(plan)
+    return Served(arms=[champion, *others], salt=names.model)
 
 
-def _teacher(folder: Path, section: ServingSection) -> Any:
+def declared(bundle: Path, teacher: Path | None, section: ServingSection, names: Names,
+             options: Options = NO_OPTIONS) -> dict[str, Any]:  # fmt: skip
+    """The declarative document of a service, for `serve deploy`; raises as `planned`."""
+    return document(*planned(bundle, teacher, section, names, options))
+
+
+def deploy(described: dict[str, Any]) -> None:
+    """Let Serve run this document; returns when every application runs. Raises RaydistillError when one does not."""
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    client: Any = _get_global_client()
+    client.deploy_apps(ServeDeploySchema(**described))
+    await_running([app["name"] for app in described["applications"]])
+
+
+def await_running(names: list[str]) -> None:
+    """Return when these applications run and can be reached; raises RaydistillError when one fails or takes UP_S."""
     from ray import serve
+    from ray.serve.context import _get_global_client
 
-    from serving.teachers.deployment import Teacher
-
-    deployment: Any = serve.deployment(
-        Teacher, name=TEACHER, max_ongoing_requests=section.teacher_concurrency,
-        max_queued_requests=4 * section.teacher_concurrency, ray_actor_options={"num_cpus": REPLICA_CPUS},
-        graceful_shutdown_timeout_s=section.total_ms / 1000 + 1, logging_config=SERVE_SETTINGS,
-    )  # fmt: skip
-    return deployment.bind(folder)
+    until = time.monotonic() + UP_S
+    while time.monotonic() < until:
+        found = serve.status().applications
+        seen = {name: found[name].status if name in found else "NOT_STARTED" for name in names}
+        if failed := [name for name in names if seen[name] in ("DEPLOY_FAILED", "UNHEALTHY")]:
+            why = found[failed[0]]
+            more = "; ".join(one.message for one in why.deployments.values() if one.message)
+            raise RaydistillError(f"the service did not come up: {failed[0]}: {why.message} {more}".strip())
+        if all(status == "RUNNING" for status in seen.values()):
+            client: Any = _get_global_client()
+            client.wait_for_proxies_serving(wait_for_applications_running=True)
+            return
+        time.sleep(POLL_S)
+    raise RaydistillError(f"the service did not come up in {UP_S:.0f} s: {seen}")
 
 
 def stop() -> None:
@@ -109,6 +163,7 @@ def stop() -> None:
     if not ray.is_initialized():
         return
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    control.end()
     try:
         controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
         # serve.shutdown() alone waits inside the controller for the controller's own death, and Ray prints that as a
@@ -123,6 +178,15 @@ def stop() -> None:
     node = ray.get_runtime_context().get_node_id()
     shutil.rmtree(ray_folder().parent / HAPROXY / node, ignore_errors=True)
     serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _keys(section: ServingSection) -> list[auth.Key]:
+    keys = [] if section.keys_file is None else auth.read(Path(section.keys_file))
+    if not section.host.startswith("127.") and not keys:
+        # Whoever reaches the port may ask: keys come first, then other addresses.
+        expected = "a loopback address (127.0.0.1), or serving.keys_file with keys in it"
+        raise RecipeError("serving.host", got=section.host, expected=expected)
+    return keys
 
 
 def _check(folder: Path, name: str) -> None:

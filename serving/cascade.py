@@ -1,6 +1,7 @@
 """Ask the student, then the teacher where the student is late, unsure or broken, and answer inside a fixed time.
 
-Pure asyncio: student and teacher are calls that are passed in, so the rules are tested without Ray.
+Pure asyncio: student and teacher are calls that are passed in, so the rules are tested without Ray. What is remembered
+between requests (breakers, latencies, budgets) is a `Guard`'s, see `serving.guard`.
 """
 
 from __future__ import annotations
@@ -8,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 from serving.bundle.answer import Answer, BundleError
+from serving.problems import Refusal
 
 log = logging.getLogger(__name__)
 
 Ask = Callable[[], Awaitable[Answer]]
-Reason = Literal["timeout", "low_confidence", "error"]
-Failure = Literal["timeout", "error", "none"]
+Reason = Literal["timeout", "low_confidence", "error", "breaker_open", "hedge"]
+Failure = Literal["timeout", "error", "none", "budget", "breaker_open"]
+Dropped = Literal["dropped"]  # the call was given up for no fault of the model
 
 REPLY_SHARE = 0.05  # of total_ms, kept back so that a 503 is written and sent inside it
 
@@ -36,12 +39,14 @@ class Policy:
 class Outcome:
     """An answer, whether the teacher gave it, and why the student's was not taken at once.
 
-    A reason without `fell_back` is the student's answer all the same, late or unsure, because the teacher had none.
+    A reason without `fell_back` is the student's answer all the same, late or unsure, because the teacher had none;
+    `student` is the student's own answer, where it has given one.
     """
 
     answer: Answer
     fell_back: bool
     reason: Reason | None
+    student: Answer | None = field(default=None, compare=False)
 
 
 class UnansweredError(Exception):
@@ -52,53 +57,159 @@ class UnansweredError(Exception):
         self.student, self.teacher = student, teacher
 
 
-async def answer(student: Ask, teacher: Ask | None, policy: Policy, fallback: Callable[[Reason], None]) -> Outcome:
+class Guard(Protocol):
+    """What is known of earlier requests, and told of this one."""
+
+    def student_may(self) -> bool:
+        """Whether the student is to be asked: its breaker is closed, or this is the probe. `studied` follows a yes."""
+
+    def hedge_ms(self) -> float | None:
+        """After how long without an answer a second request is worth its price; None: not now."""
+
+    def teacher_refusal(self, hedge: bool) -> Failure | None:
+        """Why the teacher may not be asked; None: it may, is charged to its budget, and `taught` follows."""
+
+    def fell(self, reason: Reason) -> None:
+        """The student's answer was not taken at once."""
+
+    def studied(self, ms: float, how: Reason | Dropped | None) -> None:
+        """The student has answered after so long (None), or has not."""
+
+    def taught(self, how: Failure | Dropped | None) -> None:
+        """The teacher has answered (None), or has not."""
+
+
+async def answer(student: Ask, teacher: Ask | None, policy: Policy, guard: Guard) -> Outcome:
     """The answer of whichever model the policy lets answer; calls that are no longer needed are cancelled.
 
-    `fallback` is told the reason each time the student's answer is not taken at once. Raises BundleError for a request
-    that no model can read, UnansweredError when both fail; never takes longer than `total_ms`.
+    Raises BundleError for a request that no model can read, Refusal when the student's queue is full, UnansweredError
+    when both fail; never takes longer than `total_ms`.
     """
-    clock = asyncio.get_running_loop().time
-    end = clock() + policy.total_ms * (1 - REPLY_SHARE) / 1000
-    asked = [asyncio.ensure_future(student())]
+    race = _Race(student, teacher, policy, guard)
     try:
-        await asyncio.wait(asked, timeout=min(policy.student_ms / 1000, end - clock()))
-        reason = _why_not(asked[0], policy.confidence_min)
-        if reason is None:
-            return Outcome(asked[0].result(), False, None)
-        fallback(reason)
-        failure: Failure = "none"
-        if teacher is not None:
-            asked.append(asyncio.ensure_future(teacher()))
-            await asyncio.wait(asked[1:], timeout=end - clock())
-            failed = _why_not(asked[1], 0.0)
-            if failed is None:
-                return Outcome(asked[1].result(), True, reason)
-            failure = "timeout" if failed == "timeout" else "error"
-        await asyncio.wait(asked[:1], timeout=max(0.0, end - clock()))  # late is better than never
-        if _why_not(asked[0], 0.0) is None:
-            return Outcome(asked[0].result(), False, reason)
-        raise UnansweredError(reason, failure)
+        return await race.run()
     finally:
-        for call in asked:
-            _drop(call)
+        race.end()
 
 
-def _why_not(call: asyncio.Future[Answer], confidence_min: float) -> Reason | None:
-    """Why a call's answer cannot be taken, None when it can. Raises BundleError: then the request is at fault."""
-    if not call.done():
-        return "timeout"
-    error = None if call.cancelled() else call.exception()
-    if isinstance(error, BundleError):
-        raise error
-    if call.cancelled() or error is not None:
-        log.warning("a model failed: %r", error, exc_info=error)
-        return "error"
-    return None if call.result().confidence >= confidence_min else "low_confidence"
+class _Race:
+    """One request: at most one call to each model."""
 
+    def __init__(self, student: Ask, teacher: Ask | None, policy: Policy, guard: Guard) -> None:
+        self._policy, self._guard = policy, guard
+        self._ask = {"student": student, "teacher": teacher}
+        self._calls: dict[str, asyncio.Future[Answer]] = {}
+        self._told: set[str] = set()  # models whose call the guard has heard the end of
+        self._clock = asyncio.get_running_loop().time
+        self._began = self._clock()
+        self._end = self._began + policy.total_ms * (1 - REPLY_SHARE) / 1000
+        self._refused: Failure = "none"
 
-def _drop(call: asyncio.Future[Answer]) -> None:
-    if not call.done():
-        call.cancel()
-    elif not call.cancelled():
-        call.exception()  # seen, so that asyncio does not report it as never retrieved
+    async def run(self) -> Outcome:
+        reason: Reason | None = "breaker_open"
+        if self._guard.student_may():
+            self._start("student")
+            reason = await self._first()
+        if reason is None:
+            return self._outcome("student", reason)
+        self._guard.fell(reason)
+        failure = await self._taught()
+        if failure is None:
+            return self._outcome("teacher", reason)
+        if "student" not in self._calls:  # its breaker is open, but nobody else is left
+            self._told.add("student")
+            self._start("student")
+        await self._until(self._end, "student")  # late is better than never
+        if self._failed("student") is None:
+            return self._outcome("student", reason)
+        raise UnansweredError(reason, failure)
+
+    def end(self) -> None:
+        """Cancel what still runs, and tell the guard what it has not been told."""
+        if "student" in self._calls:
+            self._tell_student("dropped")
+        if "teacher" in self._calls:
+            self._tell_teacher("dropped")
+        for call in self._calls.values():
+            if not call.done():
+                call.cancel()
+            elif not call.cancelled():
+                call.exception()  # seen, so that asyncio does not report it as never retrieved
+
+    async def _first(self) -> Reason | None:
+        """Wait for the student as long as it has; None: its answer is taken, "hedge": the teacher was sooner."""
+        limit = min(self._began + self._policy.student_ms / 1000, self._end)
+        hedge_ms = self._guard.hedge_ms() if self._ask["teacher"] is not None else None
+        if hedge_ms is not None and self._began + hedge_ms / 1000 < limit:
+            await self._until(self._began + hedge_ms / 1000, "student")
+            if not self._calls["student"].done() and self._start_teacher(hedge=True):
+                await self._until(limit, "student", "teacher")
+                if not self._calls["student"].done() and self._failed("teacher") is None:
+                    self._tell_student("hedge")
+                    return "hedge"
+        await self._until(limit, "student")
+        reason: Reason | None = self._failed("student")
+        if reason is None and self._calls["student"].result().confidence < self._policy.confidence_min:
+            reason = "low_confidence"
+        self._tell_student(reason)
+        return reason
+
+    async def _taught(self) -> Failure | None:
+        """Why the teacher does not answer before the end; None: it does."""
+        if self._ask["teacher"] is None:
+            return "none"
+        if "teacher" not in self._calls and not self._start_teacher(hedge=False):
+            return self._refused
+        await self._until(self._end, "teacher")
+        failure = self._failed("teacher")
+        self._tell_teacher(failure)
+        return failure
+
+    def _start_teacher(self, hedge: bool) -> bool:
+        refusal = self._guard.teacher_refusal(hedge)
+        if refusal is None:
+            self._start("teacher")
+            return True
+        self._refused = refusal
+        return False
+
+    def _start(self, model: str) -> None:
+        ask = self._ask[model]
+        assert ask is not None
+        self._calls[model] = asyncio.ensure_future(ask())
+
+    def _failed(self, model: str) -> Literal["timeout", "error"] | None:
+        """Why there is no answer of a call, None when there is. Raises what is the request's own fault."""
+        call = self._calls[model]
+        if not call.done():
+            return "timeout"
+        error = None if call.cancelled() else call.exception()
+        if isinstance(error, BundleError | Refusal):
+            raise error
+        if call.cancelled() or error is not None:
+            log.warning("a model failed: %r", error, exc_info=error)
+            return "error"
+        return None
+
+    def _outcome(self, who: str, reason: Reason | None) -> Outcome:
+        own = self._calls.get("student")
+        student = (
+            own.result() if own is not None and own.done() and not own.cancelled() and not own.exception() else None
+        )
+        return Outcome(self._calls[who].result(), who == "teacher", reason, student)
+
+    def _tell_student(self, how: Reason | Dropped | None) -> None:
+        if "student" not in self._told:
+            self._told.add("student")
+            self._guard.studied((self._clock() - self._began) * 1000, how)
+
+    def _tell_teacher(self, how: Failure | Dropped | None) -> None:
+        if "teacher" not in self._told:
+            self._told.add("teacher")
+            self._guard.taught(how)
+
+    async def _until(self, when: float, *models: str) -> None:
+        """Wait until one of the calls is done, or the time has come."""
+        waited = [self._calls[model] for model in models]
+        if not any(call.done() for call in waited):
+            await asyncio.wait(waited, timeout=max(0.0, when - self._clock()), return_when=asyncio.FIRST_COMPLETED)

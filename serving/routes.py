@@ -2,178 +2,91 @@
 
 from __future__ import annotations
 
-import logging
-import re
 import time
-import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving import api
-from serving.bundle.answer import BundleError
-from serving.cascade import Outcome, UnansweredError
+from serving import admin, api, chat, document, forms, inputs, refusals
+from serving.asked import Asked, Desk, Given
+from serving.observe import Feedback
+from serving.problems import ANSWERING, ASKING
 
-log = logging.getLogger(__name__)
-
-REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
-BY_STATUS: dict[int, api.Code] = {
-    400: "invalid_json", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large",
-}  # fmt: skip
-
-
-class Desk(Protocol):
-    """What answers behind the routes."""
-
-    images_max: int
-    frames_max: int
-    hears: bool
-    allow_fault_injection: bool
-
-    async def predict(self, item: dict[str, Any], delay_ms: float) -> Outcome:
-        """Raises BundleError for what no model can read, UnansweredError when student and teacher both fail in time."""
-
-    async def warm(self) -> None:
-        """Get ready; the server lets no request in before it returns."""
-
-    def models(self) -> list[dict[str, Any]]:
-        """Name, version, arm and more of the models that can answer, the student first."""
+LISTS = frozenset({"images", "video"})
 
 
 def create(desk: Desk) -> FastAPI:
-    """The application: `/v1/predict`, `/v1/models`, `/healthz`, `/readyz`, `/openapi.json`; no pages (CDN)."""
+    """The application: `/v1/predict`, `/v1/chat/completions`, `/v1/feedback`, `/v1/models`, `/v1/admin/*`, `/healthz`,
+    `/readyz`, `/openapi.json`, and what the observer adds; no pages from elsewhere (CDN)."""
+    app = FastAPI(title="raydistill", docs_url=None, redoc_url=None)
+    refusals.install(app)
+    app.add_middleware(refusals.BodyLimit)
+    _asking(app, desk)
+    _looking(app, desk)
+    chat.add(app, desk)
+    admin.add(app, desk)
+    added = desk.observer.router()
+    if added is not None:
+        app.include_router(added)
+    app.openapi = lambda: document.of(app, desk)  # type: ignore[method-assign]
+    return app
 
-    @asynccontextmanager
-    async def warmed(app: FastAPI) -> AsyncIterator[None]:
-        await desk.warm()
-        yield
 
-    app = FastAPI(title="raydistill", docs_url=None, redoc_url=None, lifespan=warmed)
-    _errors(app)
-    app.add_middleware(BodyLimit)
-    errors: dict[int | str, dict[str, Any]] = {
-        status: {"model": api.Problem, "content": {api.PROBLEM_TYPE: {}}} for status in (400, 413, 422, 503)
-    }
-
-    @app.post("/v1/predict", response_model=api.PredictResponse, response_model_exclude_unset=True, responses=errors)
-    async def predict(body: api.PredictRequest, request: Request) -> api.PredictResponse:
-        """Answer one question, or classify one text."""
+def _asking(app: FastAPI, desk: Desk) -> None:
+    @app.post(
+        "/v1/predict", response_model=api.PredictResponse, response_model_exclude_unset=True,
+        responses=refusals.documented(*ANSWERING),
+    )  # fmt: skip
+    async def predict(request: Request) -> api.PredictResponse:
+        """Answer one question, classify one text or picture, or rank the entries for one query."""
         started = time.perf_counter()
-        if len(body.images) > desk.images_max:
-            raise BundleError(f"images: got {len(body.images)}, expected at most {desk.images_max}")
-        if body.audio is not None and not desk.hears:
-            raise BundleError("audio: got a sound, expected none")
-        if len(body.video) > desk.frames_max:
-            raise BundleError(f"video: got {len(body.video)} frames, expected at most {desk.frames_max}")
-        outcome = await desk.predict(body.item(), _delay_ms(request, desk))
-        return _response(outcome, desk, _request_id(request), started)
+        inputs.let_in(request, desk)
+        body = await forms.read_either(request, api.PredictRequest, LISTS)
+        item = body.item()
+        inputs.look(item, desk)
+        number = inputs.request_id(request)
+        asked = Asked(number, body.unit or number, item, delay_ms=inputs.delay_ms(request, desk))
+        return _response(await desk.answer(asked), desk, number, started)
 
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        """The models that can answer, the student first."""
+    @app.post(
+        "/v1/feedback", status_code=202, response_model=api.FeedbackResponse, responses=refusals.documented(*ASKING)
+    )
+    async def feedback(request: Request) -> api.FeedbackResponse:
+        """Say what came of an answer. Sent twice (or repeated by the proxy) it counts once."""
+        inputs.let_in(request, desk)
+        body = await forms.read_json(request, api.FeedbackRequest)
+        desk.feedback(Feedback(body.request_id, time.time_ns() // 1_000_000, body.reward, body.label))
+        return api.FeedbackResponse(request_id=body.request_id)
+
+
+def _looking(app: FastAPI, desk: Desk) -> None:
+    @app.get("/v1/models", response_model=api.Models, response_model_exclude_none=True,
+             responses=refusals.documented("unauthorized", "rate_limited"))  # fmt: skip
+    async def models(request: Request) -> dict[str, Any]:
+        """The models that can answer, the champion first."""
+        inputs.let_in(request, desk)
         return {"data": desk.models()}
 
-    @app.get("/healthz")
+    @app.get("/healthz", response_model=api.Status, responses=refusals.documented())
     async def healthz() -> dict[str, str]:
         """The process is alive."""
         return {"status": "ok"}
 
-    @app.get("/readyz")
+    @app.get("/readyz", response_model=api.Status, responses=refusals.documented())
     async def readyz() -> dict[str, str]:
         """The student is loaded and has answered once; before that no request is let in."""
         return {"status": "ready"}
 
-    return app
 
-
-def _response(outcome: Outcome, desk: Desk, request_id: str, started: float) -> api.PredictResponse:
-    student, *others = desk.models()
-    who = others[0] if outcome.fell_back else student
-    answer = outcome.answer
-    classes = {} if answer.probabilities is None else {"label": answer.text, "probabilities": answer.probabilities}
+def _response(given: Given, desk: Desk, number: str, started: float) -> api.PredictResponse:
+    answer = given.answer
+    more: dict[str, Any] = {}
+    if answer.probabilities is not None:
+        more = {"label": answer.text, "probabilities": answer.probabilities}
+        if desk.task == "retrieval":
+            more["ranking"] = [api.Ranked(id=name, score=score) for name, score in answer.probabilities.items()]
     return api.PredictResponse(
-        request_id=request_id, text=answer.text, confidence=min(answer.confidence, 1.0), **classes,
-        model=who["id"], version=who["version"], arm="student", fell_back=outcome.fell_back, reason=outcome.reason,
+        request_id=number, text=answer.text, confidence=min(answer.confidence, 1.0), **more,
+        model=given.model, version=given.version, arm=given.arm, fell_back=given.fell_back, reason=given.reason,
         latency_ms=round((time.perf_counter() - started) * 1000, 3),
     )  # fmt: skip
-
-
-def _delay_ms(request: Request, desk: Desk) -> float:
-    """The fault to inject, 0 unless this deployment allows it. Raises BundleError for what is no delay."""
-    value = request.headers.get(api.DELAY_HEADER) if desk.allow_fault_injection else None
-    if value is None:
-        return 0.0
-    if not re.fullmatch(r"\d{1,5}", value) or float(value) > api.DELAY_MS_MAX:
-        limit = f"whole milliseconds up to {api.DELAY_MS_MAX:.0f}"
-        raise BundleError(f"{api.DELAY_HEADER}: got {value!r:.80}, expected {limit}")
-    return float(value)
-
-
-def _request_id(request: Request) -> str:
-    """The caller's own id when it is printable and short, else a new one; the same for the whole request."""
-    if not hasattr(request.state, "request_id"):
-        given = request.headers.get(api.REQUEST_ID_HEADER, "")
-        request.state.request_id = given if REQUEST_ID.match(given) else uuid.uuid4().hex
-    return str(request.state.request_id)
-
-
-def _reply(request: Request, code: api.Code, status: int, detail: str, **more: Any) -> JSONResponse:
-    document = api.problem(code, status, detail, request_id=_request_id(request), **more)
-    return JSONResponse(document, status, media_type=api.PROBLEM_TYPE)
-
-
-def _errors(app: FastAPI) -> None:
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = list(error.errors())
-        if any(one["type"] == "json_invalid" for one in found):
-            return _reply(request, "invalid_json", 400, "The body cannot be parsed as JSON.", errors=api.flaws(found))
-        where = ", ".join(flaw.where for flaw in api.flaws(found))
-        return _reply(request, "invalid_request", 422, f"Wrong: {where}.", errors=api.flaws(found))
-
-    @app.exception_handler(BundleError)
-    async def unreadable(request: Request, error: BundleError) -> JSONResponse:
-        return _reply(request, "unreadable_input", 422, str(error))
-
-    @app.exception_handler(UnansweredError)
-    async def unanswered(request: Request, error: UnansweredError) -> JSONResponse:
-        more = {"reason": error.student, "student": error.student, "teacher": error.teacher}
-        return _reply(request, "unanswered", 503, str(error), **more)
-
-    @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        reply = _reply(request, BY_STATUS.get(error.status_code, "http_error"), error.status_code, str(error.detail))
-        reply.headers.update(error.headers or {})
-        return reply
-
-    @app.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> JSONResponse:
-        log.error("a request failed", exc_info=error)
-        return _reply(request, "internal", 500, "The error is in the server's log.")
-
-
-class BodyLimit:
-    """ASGI middleware that refuses a body beyond the limit as soon as it is seen, announced or not."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on while its body is small enough."""
-        size = 0
-
-        async def counted() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > api.BODY_BYTES_MAX:
-                raise HTTPException(413, f"got more than {api.BODY_BYTES_MAX} bytes, expected at most that many")
-            return message
-
-        await self.app(scope, counted, send)

@@ -5,15 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from cluster.__main__ import app as cluster_app
 from jobs import commands, pipeline
 from jobs.__main__ import app as jobs_app
 from jobs.after import reference
 from serving.__main__ import app as serving_app
+from tuning.__main__ import app as tuning_app
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAKEFILE = (ROOT / "Makefile").read_text()
-COMMANDS = {"jobs": reference.applied(jobs_app), "serving": reference.applied(serving_app)}
+APPS = {"cluster": cluster_app, "jobs": jobs_app, "serving": serving_app, "tuning": tuning_app}
+COMMANDS = {module: reference.applied(app) for module, app in APPS.items()}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 

@@ -1,1 +1,1 @@
-"""Searches the recipe: which knobs give a better student, and the Pareto front behind that answer."""
+"""Which recipe is best: a search over any of its knobs, and what it found."""

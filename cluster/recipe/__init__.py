@@ -9,40 +9,52 @@ from cluster.recipe.base import NOT_IDENTITY, Section, Term
 from cluster.recipe.curate import CurateSection
 from cluster.recipe.data import DataSection
 from cluster.recipe.distill import DistillSection
+from cluster.recipe.drift import DriftSection
 from cluster.recipe.engine import EngineSection
 from cluster.recipe.evaluate import EvaluateSection, Gates
+from cluster.recipe.experiment import ExperimentSection
 from cluster.recipe.export import ExportSection
 from cluster.recipe.fit import FitSection
 from cluster.recipe.generate import GenerateSection
-from cluster.recipe.load import known_recipes, load
+from cluster.recipe.load import changed, known_recipes, load
 from cluster.recipe.models import ModelSection, StudentSection, TeacherSection
 from cluster.recipe.promote import PromoteSection
 from cluster.recipe.resources import ResourcesSection
+from cluster.recipe.search import Knob, SearchSection
 from cluster.recipe.serving import ServingSection
+from cluster.recipe.traffic import TrafficSection
 from cluster.recipe.training import Phase, Stage, TrainingSection
+from cluster.recipe.watch import WatchSection
 
 __all__ = [
     "CurateSection",
     "DataSection",
     "DistillSection",
+    "DriftSection",
     "EngineSection",
     "EvaluateSection",
+    "ExperimentSection",
     "ExportSection",
     "FitSection",
     "Gates",
     "GenerateSection",
+    "Knob",
     "ModelSection",
     "Phase",
     "PromoteSection",
     "Recipe",
     "ResourcesSection",
+    "SearchSection",
     "Section",
     "ServingSection",
     "Stage",
     "StudentSection",
     "TeacherSection",
     "Term",
+    "TrafficSection",
     "TrainingSection",
+    "WatchSection",
+    "changed",
     "known_recipes",
     "load",
 ]
@@ -68,6 +80,19 @@ class Recipe(Section):
     evaluate: EvaluateSection = Field(EvaluateSection(), description="Measures and gates.")
     promote: PromoteSection = Field(description="The registered model.")
     serving: ServingSection = Field(ServingSection(), description="Answering.")
+    search: SearchSection = Field(
+        SearchSection(), description="Which knobs a search may turn.", json_schema_extra=NOT_IDENTITY
+    )
+    experiment: ExperimentSection = Field(
+        ExperimentSection(), description="Champion against challenger.", json_schema_extra=NOT_IDENTITY
+    )
+    traffic: TrafficSection = Field(
+        TrafficSection(), description="What is kept of requests.", json_schema_extra=NOT_IDENTITY
+    )
+    drift: DriftSection = Field(DriftSection(), description="When quality falls.", json_schema_extra=NOT_IDENTITY)
+    watch: WatchSection = Field(
+        WatchSection(), description="Looking at what is served.", json_schema_extra=NOT_IDENTITY
+    )
     resources: ResourcesSection = Field(
         ResourcesSection(), description="On what it runs.", json_schema_extra=NOT_IDENTITY
     )

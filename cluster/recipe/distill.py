@@ -1,6 +1,8 @@
 """How the student learns from the teacher's samples."""
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, JsonValue
 
 from cluster.recipe.base import NOT_IDENTITY
 from cluster.recipe.training import Stage, TrainingSection
@@ -25,8 +27,16 @@ class DistillSection(TrainingSection):
     replay_share: float = Field(
         0.2, ge=0.0, lt=1.0, description="Share of the rows that come from that run's samples (unitless)."
     )
+    replay_except: list[dict[str, JsonValue]] = Field(
+        [], description="Rows of that run which are not replayed, as `where` of generate.augment: what failed there."
+    )
     control: bool = Field(
         True,
         description="Also train the control arm: same student and budget, true labels. Source: DESIGN decision 8.",
         json_schema_extra=NOT_IDENTITY,
     )
+
+    def identity(self) -> dict[str, Any]:
+        """See `Section.identity`; a run that replays everything is named as it was before there was a choice."""
+        whole = super().identity()
+        return whole if self.replay_except else {name: whole[name] for name in whole if name != "replay_except"}

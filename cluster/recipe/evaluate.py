@@ -1,15 +1,16 @@
-"""How good is good enough."""
+"""How good is good enough, and what is looked at to know it."""
 
 from pydantic import Field
 
 from cluster.recipe.base import Section
+from cluster.recipe.measures import EdgeProfile, FairnessSection, PricesSection, RobustnessSection
 
 
 class Gates(Section):
     """Limits that the report's point values are held to; null switches a gate off.
 
-    latency_p95_ms, int8_drop_max and logit_error_max: below the limit; other *_max: at most; *_min: at least. A value
-    that cannot be measured does not pass.
+    latency_p95_ms, memory_max_bytes, int8_drop_max and logit_error_max: below the limit; other *_max: at most; *_min:
+    at least. A value that cannot be measured does not pass, but what this recipe does not ask to measure is left out.
     """
 
     latency_p95_ms: float | None = Field(
@@ -43,6 +44,19 @@ class Gates(Section):
         "else on all rows (share). Left out without a control arm.",
     )
     bytes_max: int | None = Field(None, gt=0, description="Size of the exported engine file (bytes).")
+    memory_max_bytes: int | None = Field(
+        2_000_000_000, gt=0, description="Peak memory of a fresh process that answers with the bundle, below (bytes)."
+    )
+    golden_agreement_min: float | None = Field(
+        0.98, ge=0.0, le=1.0, description="Golden samples that INT8 answers as the float student does (share)."
+    )
+    fairness_gap_max: float | None = Field(
+        0.05, ge=0.0, le=1.0, description="Largest difference between groups in the mean probability of the positive "
+        "class. Left out where `evaluate.fairness` measures nothing.",
+    )  # fmt: skip
+    licence_allows: bool | None = Field(
+        True, description="The teacher's terms allow training on its outputs. Left out where they are not known."
+    )
 
 
 class EvaluateSection(Section):
@@ -51,4 +65,26 @@ class EvaluateSection(Section):
     max_rows: int | None = Field(None, ge=1, description="Test rows scored, seeded choice (rows); null: all.")
     bootstrap: int = Field(1000, ge=0, description="Resamples behind each 95 % interval (count); 0: no interval.")
     latency_requests: int = Field(200, ge=20, description="Requests timed at batch 1, after a warm-up (count).")
+    calibration_rows: int = Field(
+        512, ge=0, description="Validation rows the temperature is fitted on (rows); 0: none."
+    )
+    slice_columns: list[str] = Field(
+        [], description="Columns of the test file, or of the requests, that the report draws slices by."
+    )
+    golden_rows: int = Field(256, ge=1, description="Validation rows kept as golden samples (rows).")
+    transfer_rows: int = Field(
+        128, ge=0, description="Validation rows whose layers are compared by CKA (rows); 0: none."
+    )
+    written_rows: int = Field(32, ge=0, description="Texts written out for BLEU and exact match (rows); 0: none.")
+    robustness: RobustnessSection | None = Field(RobustnessSection(), description="Noise and swapped words; null: no.")
+    fairness: FairnessSection | None = Field(None, description="Sentences that differ in an identity; null: no audit.")
+    fresh_requests: int = Field(
+        50, ge=0, description="Requests in the fresh process behind memory, load time and throughput (count); 0: none."
+    )
+    edge: list[str] = Field(
+        ["jetson-nano", "rpi4", "phone-low", "phone-high", "mcu"],
+        description="Devices the bundle is tried on, emulated: `jobs.measure.edge.PROFILES` or `edge_profiles`.",
+    )
+    edge_profiles: dict[str, EdgeProfile] = Field({}, description="Devices of your own, by name.")
+    prices: PricesSection | None = Field(None, description="What machines and the teacher cost; null: no money.")
     gates: Gates = Field(Gates(), description="Limits; a failed one ends evaluate with exit code 3.")

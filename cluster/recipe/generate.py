@@ -72,6 +72,9 @@ class GenerateSection(Section):
         description="Logical CPUs of one teacher actor (Ray's count); a resume needs two beside them.",
         json_schema_extra=NOT_IDENTITY,
     )
+    gpus: float = Field(
+        0.0, ge=0.0, description="GPUs of one teacher actor (Ray's count); 0: CPU.", json_schema_extra=NOT_IDENTITY
+    )
 
     @model_validator(mode="after")
     def layers_are_said_once(self) -> Self:

@@ -1,7 +1,7 @@
 """Reads a recipe by name or path, follows `extends`, applies `--set a.b=c`, and hands on one checked Recipe."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,18 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> "Recipe":
     return Recipe.parse(values, source=path.name)
 
 
+def changed(recipe: "Recipe", values: Mapping[str, Any]) -> "Recipe":
+    """Return the recipe with the values at these dotted paths, checked as a whole.
+
+    Paths are those of `load`'s overrides, values are plain. Raises RecipeError: an unknown path (with the nearest known
+    one), a wrong type, a value outside its bounds, sections that do not fit each other.
+    """
+    plain = recipe.model_dump(mode="json")
+    for path, value in values.items():
+        _set(plain, path, value, type(recipe))
+    return type(recipe).parse(plain, source=recipe.name)
+
+
 def known_recipes() -> list[str]:
     """Return the names in `jobs/recipes/`, sorted."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml")) if RECIPES.is_dir() else []
@@ -136,6 +148,12 @@ def _override(values: dict[str, Any], override: str, model: Any) -> None:
         raise RecipeError(
             f"the value of --set {path} is not valid YAML", got=text, hint=" ".join(str(error).split())
         ) from None
+    _set(values, path, value, model)
+
+
+def _set(values: dict[str, Any], path: str, value: Any, model: Any) -> None:
+    """Put `value` at a dotted path of `values`; raises RecipeError when there is no such place."""
+    keys = path.strip().split(".")
     here: Any = values
     kind: Any = model
     for position, key in enumerate(keys):

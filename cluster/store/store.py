@@ -7,6 +7,7 @@ the right one); <root>/records/<name>.json.
 import contextlib
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +17,7 @@ from cluster.errors import ArtifactCorrupt, ArtifactMissing, StoreError
 from cluster.store.draft import SCRATCH, Draft, journal, read_artifact
 from cluster.store.filesystem import Files, open_files, remove_local
 from cluster.store.lock import hold
-from cluster.store.manifest import Artifact
+from cluster.store.manifest import MANIFEST, Artifact
 
 RECORDS = "records"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
@@ -108,6 +109,21 @@ class Store:
                 raise
             draft.commit()
 
+    def adopt(self, artifact: Artifact) -> Artifact:
+        """Copy an artifact of another store in, files checked and the manifest last; nothing when it is there already.
+
+        Raises ArtifactCorrupt where the other store's files are not what they were.
+        """
+        kind, aid = artifact.kind, artifact.id
+        with hold(self._files, f"{kind}/{aid}"):
+            if (known := self.find(kind, aid)) is not None:
+                return known
+            key = f"{kind}/{aid}/{artifact.manifest.directory}"
+            shutil.copytree(artifact.path(), self.workspace / key, dirs_exist_ok=True)
+            self._files.publish(key)
+            self._files.write(f"{kind}/{aid}/{MANIFEST}", artifact.manifest.model_dump_json(indent=1).encode())
+        return self.get(kind, aid)
+
     def write_record(self, name: str, record: Mapping[str, Any]) -> None:
         """Write a small JSON document whole or not at all (a run, a pointer); the last writer wins."""
         self._files.write(_record_key(name), json.dumps(dict(record), indent=1, allow_nan=False).encode())
@@ -128,6 +144,22 @@ class Store:
         names = [name.removesuffix(".json") for name in self._files.names(RECORDS) if name.endswith(".json")]
         return [name for name in names if name.startswith(prefix)]
 
+    def write_file(self, key: str, data: bytes) -> None:
+        """Write one file of an append-only table whole or not at all; `key` is "/"-separated, below the root."""
+        self._files.write(_key(key), data)
+
+    def read_file(self, key: str) -> bytes | None:
+        """Return the file's bytes, None when there is none."""
+        return self._files.read(_key(key))
+
+    def files(self, prefix: str) -> Sequence[str]:
+        """Return the keys of all files below a folder, sorted; [] when there is no such folder."""
+        return [f"{prefix}/{name}" for name in self._files.names(_key(prefix))]
+
+    def remove_file(self, key: str) -> None:
+        """Remove one file; nothing happens when there is none."""
+        self._files.remove(_key(key))
+
 
 def _checked(name: str) -> str:
     """Return a kind or id that is safe as one folder name; raises StoreError."""
@@ -136,5 +168,9 @@ def _checked(name: str) -> str:
     return name
 
 
+def _key(key: str) -> str:
+    return "/".join(_checked(part) for part in key.split("/"))
+
+
 def _record_key(name: str) -> str:
-    return "/".join([RECORDS, *(_checked(part) for part in name.split("/"))]) + ".json"
+    return _key(f"{RECORDS}/{name}") + ".json"

@@ -15,7 +15,7 @@ from jobs.after import wording
 from jobs.measure import gates
 from jobs.measure.exam import Exam
 
-TEMPLATE = Path(__file__).with_name("page.html.j2")
+TEMPLATE, BEYOND = (Path(__file__).with_name(f"{name}.html.j2") for name in ("page", "beyond"))
 EXAMPLES = 12
 TEXT_MAX = 400  # characters of a text shown
 
@@ -26,9 +26,10 @@ def render(
     """The page of a report (`report.json`'s content), with training curves by model and examples of wrong answers."""
     from markupsafe import Markup
 
-    from jobs.after import plots
+    from jobs.after import beyond_plots, plots
 
     drawn = {name: Markup(svg) for name, svg in plots.all_plots(report, curves).items()}
+    whole = beyond_plots.whole(report)
     return filled(
         TEMPLATE,
         r=report,
@@ -39,7 +40,11 @@ def render(
         failed=gates.failed(report["gates"]),
         explain=_meanings(),
         slices_max=plots.SLICES_MAX,
-    )
+        beyond=Markup(filled(
+            BEYOND, r=whole, names=wording.MODELS,
+            plots={name: Markup(svg) for name, svg in beyond_plots.all_plots(whole).items()},
+        )),
+    )  # fmt: skip
 
 
 def filled(template: Path, **values: Any) -> str:

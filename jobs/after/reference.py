@@ -20,6 +20,7 @@ from jobs.after.markdown import table
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+APPLICATIONS = ("jobs", "serving", "tuning", "cluster")
 HEADLINE = ("exact_match", "accuracy", "one_picture", "two_pictures", "macro_f1")
 
 
@@ -60,12 +61,13 @@ def steps() -> str:
 
 
 def commands() -> str:
-    """Table of every command of the three applications that exist, with its options."""
-    from jobs.__main__ import app as jobs_app
-    from serving.__main__ import app as serving_app
+    """Table of every command of the four applications, with its options."""
+    import importlib
 
     rows = []
-    for module, app in (("jobs", jobs_app), ("serving", serving_app)):
+    for module in APPLICATIONS:
+        # By name, so that the direction of imports holds: `tuning` stands to the left of `jobs`.
+        app = importlib.import_module(f"{module}.__main__").app
         for name, command in applied(app).items():
             options = [
                 option for option in command.params if option.param_type_name == "option" and option.name != "help"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
+    from jobs.terminal import Terminal
+
 LATEST = "latest"
 
 
@@ -53,6 +55,17 @@ def _artifact(store: Store, run: str) -> Artifact:
             hint=f"looked in {store.root}; runs there: {known}; `python -m jobs evaluate RECIPE` writes the report",
         )
     return named
+
+
+def side_by_side(terminal: Terminal, store: Store, first: Report, second: Report) -> None:
+    """Answer with two reports compared, and write the page into the store's folder `compared/`."""
+    from jobs.after import compare
+
+    found = compare.document(first.values, second.values)
+    path = store.workspace / "compared" / f"{found['first']}-{found['second']}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(compare.page(found))
+    terminal.answer({**found, "page": str(path)}, lambda console: console.print(compare.show(found, path)))
 
 
 def show(report: Report) -> Group:

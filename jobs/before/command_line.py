@@ -1,4 +1,4 @@
-"""The options of `import`, `init` and `sheet`: what `jobs.__main__` adds to the commands on a recipe.
+"""The options of `import`, `init`, `federate`, `sheet` and `probe`: what `jobs.__main__` adds to the others.
 
 They have more options than a function should have arguments, so each is a table of parameters and a function of what
 was given by name. Nothing heavy is imported before a command runs.
@@ -21,8 +21,10 @@ Parameter = inspect.Parameter
 
 
 def add_to(app: typer.Typer, end: End) -> None:
-    """Add the three commands to the application; `end` runs their bodies."""
-    for name, parameters, body in (("import", IMPORT, _import), ("init", INIT, _init), ("sheet", SHEET, _sheet)):
+    """Add the commands to the application; `end` runs their bodies."""
+    commands = (("import", IMPORT, _import), ("init", INIT, _init), ("federate", FEDERATE, _federate),
+                ("sheet", SHEET, _sheet), ("probe", PROBE, _probe))  # fmt: skip
+    for name, parameters, body in commands:
         app.command(name, help=body.__doc__)(_described(body, parameters, end))
 
 
@@ -70,6 +72,18 @@ INIT = [
     _option(str, "--store", "runs/", "directory or URI of artifacts"),
     JSON,
 ]  # fmt: skip
+FEDERATE = [
+    _parameter("recipe", str, typer.Argument(help="a name in jobs/recipes/, or a path to a YAML"), Parameter.empty),
+    _option(int, "--sites", 4, "sites that keep their rows (count)"),
+    _option(float, "--public-share", 0.3, "rows that all may read, their labels unseen (share)"),
+    _option(float, "--skew", 1.0, "Dirichlet concentration: small, and sites know few classes"),
+    _option(str, "--rule", "mean", "what the server makes of the soft labels: mean or sharpened"),
+    _option(float | None, "--epsilon", None, "privacy of a site's release; none: no noise"),
+    _option(float, "--delta", 1e-5, "its delta (probability)"),
+    _option(list[str] | None, "--set", None, "a.b=c, changes one knob of the recipe; repeat it"),
+    _option(str, "--store", "runs/", "directory or URI of artifacts"),
+    JSON,
+]  # fmt: skip
 SHEET = [
     _parameter("run", str, typer.Argument(help="a run's name, or latest"), "latest"),
     _option(int, "--rows", 50, "rows of the sheet"),
@@ -79,6 +93,17 @@ SHEET = [
     _option(str, "--store", "runs/", "directory or URI of artifacts"),
     JSON,
 ]
+
+PROBE = [
+    _parameter("recipe", str, typer.Argument(help="a name in jobs/recipes/, or a path to a YAML"), Parameter.empty),
+    _option(int, "--rows", 800, "training rows of the largest pilot"),
+    _option(int, "--sizes", 4, "pilots, each of half the rows of the next"),
+    _option(int, "--steps", 1200, "optimizer steps of every pilot at least, or the whole run's where it takes fewer"),
+    _parameter("changes", list[str] | None, typer.Option("--set", help="a.b=c, changes one knob of the recipe; repeat "
+               "it"), None),
+    _option(str, "--store", "runs/", "directory or URI of artifacts"),
+    JSON,
+]  # fmt: skip
 
 
 def _import(terminal: Terminal, given: Mapping[str, Any]) -> None:
@@ -100,6 +125,15 @@ def _init(terminal: Terminal, given: Mapping[str, Any]) -> None:
     init.command(terminal, answers, given["out"], given["store"])
 
 
+def _federate(terminal: Terminal, given: Mapping[str, Any]) -> None:
+    """Simulate sites that share soft labels on public rows and nothing else."""
+    from jobs.training.federation import command, simulate
+
+    numbers = ("sites", "public_share", "skew", "rule", "epsilon", "delta")
+    federation = simulate.Federation(**{name: given[name] for name in numbers})
+    command.command(terminal, command.Asked(given["recipe"], given["set"] or [], given["store"], federation))
+
+
 def _sheet(terminal: Terminal, given: Mapping[str, Any]) -> None:
     """Write the rows that a model is least sure of as a sheet for a person to label."""
     from cluster.store import Store
@@ -107,3 +141,25 @@ def _sheet(terminal: Terminal, given: Mapping[str, Any]) -> None:
 
     wanted = active.Wanted(given["run"], given["rows"], given["by"], given["who"], given["out"])
     active.command(terminal, wanted, Store.open(given["store"]))
+
+
+def _probe(terminal: Terminal, given: Mapping[str, Any]) -> None:
+    """Run pilots on a few rows and predict what the whole run keeps of the teacher, takes and costs: go or no-go."""
+    import sys
+
+    from cluster import recipe as recipes
+    from cluster.store import Store
+    from jobs.before import probe
+    from jobs.progress import Progress
+
+    recipe, store = recipes.load(given["recipe"], given["changes"] or []), Store.open(given["store"])
+    try:
+        with Progress(terminal.console) as progress:
+            found = probe.run(recipe, store, probe.Wanted(given["rows"], given["sizes"], given["steps"]), progress)
+    finally:
+        if "ray" in sys.modules:
+            from cluster import session
+
+            session.disconnect()
+    terminal.answer(found, lambda console: console.print(probe.show(found), highlight=False))
+    probe.refuse_no_go(found)

@@ -18,10 +18,11 @@ import pyarrow as pa
 
 from cluster.canonical import file_digest
 from cluster.errors import ArtifactMissing, InputError, MismatchError
-from cluster.recipe import Recipe
+from cluster.recipe import DistillSection, Recipe
 from cluster.registry import Registry
 from cluster.store import Artifact, Store
 from jobs import tasks
+from jobs.data.augment.where import Where
 from jobs.step import run_name
 
 KINDS = ("teacher", "samples", "curated", "student", "bundle", "report")
@@ -55,8 +56,10 @@ def find(recipe: Recipe, store: Store) -> Earlier | None:
         return None
     pin = f"continued/{run_name(recipe)}"
     known = store.read_record(pin)
-    run = _run_of(wanted, recipe, store) if known is None else str(known["run"])
-    record = store.read_record(f"runs/{run}")
+    pinned = known or _run_of(wanted, recipe, store)
+    run = str(pinned["run"])
+    # A run's record is that of its last time: the same recipe on other rows writes over it, the promoted one does not.
+    record = pinned if pinned.get("artifacts") else store.read_record(f"runs/{run}")
     if record is None:
         names = ", ".join(name.removeprefix("runs/") for name in store.records("runs/")[-5:])
         raise InputError("distill.continue_from: no such run", got=run, expected=f"MODEL@ALIAS or one of {names}")
@@ -66,13 +69,15 @@ def find(recipe: Recipe, store: Store) -> Earlier | None:
         raise InputError("distill.continue_from: the run is not whole", got=error, expected=", ".join(KINDS)) from None
     report = json.loads((artifacts["report"].path() / "report.json").read_text())
     if known is None:
-        store.write_record(pin, {"run": run})
+        store.write_record(pin, pinned)
     return Earlier(run, artifacts, Recipe.parse(report["recipe"]["resolved"], source=f"the recipe of {run}"))
 
 
 def check(recipe: Recipe, store: Store) -> None:
     """Refuse a run that cannot continue the earlier one. Raises MismatchError naming the field."""
     earlier = find(recipe, store)
+    for values in recipe.distill.replay_except:
+        Where.parse(values, at="distill.replay_except")
     if earlier is None:
         return
     if recipe.task not in TASKS:
@@ -95,22 +100,36 @@ def check(recipe: Recipe, store: Store) -> None:
     tasks.of(earlier.recipe).check()  # its exam is asked again
 
 
-def replayed(share: float, new: pa.Table, old: pa.Table, seed: int) -> np.ndarray:
-    """Which rows of `old` samples are trained on beside the `new` ones, int64 sorted: `share` of all, as far as there
-    are as many; rows that are in both are not taken twice."""
-    free = np.flatnonzero(~np.isin(old["sample_id"].to_numpy(), new["sample_id"].to_numpy()))
+def replayed(section: DistillSection, new: pa.Table, old: pa.Table, seed: int) -> np.ndarray:
+    """Which rows of `old` samples are trained on beside the `new` ones, int64 sorted: `replay_share` of all, as far as
+    there are as many; rows that are in both are not taken twice, those of `replay_except` not at all."""
+    free_R = ~np.isin(old["sample_id"].to_numpy(), new["sample_id"].to_numpy())
+    for values in section.replay_except:
+        free_R &= ~Where.parse(values, at="distill.replay_except").rows(_by_answer(old))
+    free, share = np.flatnonzero(free_R), section.replay_share
     wanted = min(len(free), round(share / (1 - share) * len(new)))
     return np.sort(np.random.default_rng([seed, wanted]).permutation(free)[:wanted])
 
 
-def _run_of(wanted: str, recipe: Recipe, store: Store) -> str:
+def _by_answer(samples: pa.Table) -> pa.Table:
+    """The samples with the answer they were learned by as their label: a variant has no other."""
+    place = samples.column_names.index("label_name")
+    return samples.set_column(place, "label_name", samples["response"])
+
+
+def _run_of(wanted: str, recipe: Recipe, store: Store) -> dict[str, Any]:
+    """`run`, and of a promoted model the `artifacts` that its own report names."""
     model, at, alias = wanted.partition("@")
     if not at:
-        return wanted
+        return {"run": wanted}
     version = Registry.beside(store.workspace, recipe.promote.tracking_uri).alias(model, alias)
     if version is None:
         raise InputError("distill.continue_from: no such model or alias", got=wanted, expected="MODEL@ALIAS or a run")
-    return version.tags["run"]
+    report = store.find("report", version.tags["report_id"]) if "report_id" in version.tags else None
+    if report is None:
+        return {"run": version.tags["run"]}
+    told = json.loads((report.path() / "report.json").read_text())
+    return {"run": version.tags["run"], "artifacts": told["artifacts"]}
 
 
 def _field(recipe: Recipe, path: str) -> Any:

@@ -189,6 +189,7 @@ def text(answers: Mapping[str, str], files: Mapping[str, Path], path: Path) -> s
         _line(2, f"terms: {{allows_training_on_outputs: {answers['teacher-terms']}}}", "false stops promote"),
         "", "export:",
         _line(2, f"engine: {answers['engine']}", "what answers where the student is served"),
+        *([] if answers["engine"] == ENGINES[0] else [_line(2, "scheme: auto", "the first of its schemes that holds")]),
         "", "evaluate:", "  gates:",
         *([] if latency is None else
           [_line(4, f"latency_p95_ms: {latency}", "INT8 student, batch 1: 95 of 100 answers below it (ms)")]),

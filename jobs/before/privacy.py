@@ -20,11 +20,11 @@ def apply(found: Found, policy: Policy) -> tuple[Found, dict[str, int]]:
     """The rows as the policy leaves them, and per kind of personal data how often it was found; {} with `keep`.
 
     `drop` sets rows aside as `personal_data` with kinds and counts and never the data. Both other policies mask the
-    messages of dead letters too, which quote the row. What is looked for is said in `jobs.data.filters.pii`.
+    messages of dead letters too, which quote the row. What is looked for is said in `cluster.pii`.
     """
     if policy == "keep":
         return found, {}
-    from jobs.data.filters import pii
+    from cluster import pii
 
     rows, total = [], Counter[str]()
     dead = [replace(letter, detail=pii.mask(letter.detail)) for letter in found.dead]

@@ -12,6 +12,7 @@ import pyarrow as pa
 from cluster.errors import DataError
 from jobs.data import items
 
+COLUMNS = ("ids", "items", "truth", "slices")
 PICTURES = {1: "one_picture", 2: "two_pictures"}
 
 
@@ -28,6 +29,11 @@ class Exam:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def take(self, places: Sequence[int]) -> Exam:
+        """The rows at these places, in this order."""
+        columns = {name: [getattr(self, name)[place] for place in places] for name in COLUMNS}
+        return Exam(**columns, groups={name: own[list(places)] for name, own in self.groups.items()})
 
 
 def of(requests: pa.Table, max_rows: int | None, seed: int) -> Exam:

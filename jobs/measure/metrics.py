@@ -5,7 +5,7 @@ Shape legend: R rows, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def score(exam: Exam, answers: Sequence[str], teacher: Sequence[str], task: str)
     says what the teacher says."""
     right_R = right(exam, answers)
     metrics = {PRIMARY[task]: float(right_R.mean())}
-    if PRIMARY[task] == "accuracy":
+    if PRIMARY[task] == "accuracy" or (task == "visual_qa" and len(set(exam.truth)) < len(exam)):
         metrics["macro_f1"] = macro_f1(exam.truth, answers)
     metrics |= {name: float(right_R[rows_R].mean()) for name, rows_R in exam.groups.items()}
     return metrics | {"agreement": agreement(answers, teacher)}
@@ -55,19 +55,6 @@ def by_slice(exam: Exam, answers: Sequence[str]) -> dict[str, float]:
     """Share of right answers per slice, in order of first appearance."""
     right_R, slices_R = right(exam, answers), np.array(exam.slices)
     return {name: float(right_R[slices_R == name].mean()) for name in dict.fromkeys(exam.slices)}
-
-
-def calibration(right_R: np.ndarray, confidence_R: np.ndarray, bins: int = 10) -> dict[str, object]:
-    """Expected calibration error over equal-width bins of confidence (arXiv 1706.04599, equation 3), and the bins that
-    hold rows: upper and lower edge, rows, mean confidence, share right."""
-    place_R = np.minimum((confidence_R * bins).astype(int), bins - 1)
-    filled: list[Mapping[str, float]] = []
-    for index in np.unique(place_R):
-        own = place_R == index
-        means = {"confidence": float(confidence_R[own].mean()), "right": float(right_R[own].mean())}
-        filled.append({"low": index / bins, "high": (index + 1) / bins, "rows": int(own.sum()), **means})
-    gaps = [abs(one["right"] - one["confidence"]) * one["rows"] for one in filled]
-    return {"ece": float(sum(gaps) / len(right_R)), "bins": filled}
 
 
 def logit_error(float_rows: Sequence[np.ndarray], int8_rows: Sequence[np.ndarray]) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 
 from cluster.recipe import Recipe
 from jobs.export import engine_bytes
-from jobs.measure import latency, metrics, sizes
+from jobs.measure import calibration, latency, metrics, sizes
 from jobs.measure.bootstrap import CHUNK, Interval
 from jobs.measure.contenders import Contender
 from jobs.measure.exam import Exam
@@ -166,7 +166,7 @@ def _measured(recipe: Recipe, exam: Exam, asked: Mapping[str, Contender], heard:
         "param_share": student.params / teacher.params if student.params and teacher.params else None,
         "speedup": timed["teacher"]["p50"] / timed["student_int8"]["p50"] if "teacher" in timed else None,
         "calibration": {
-            name: metrics.calibration(heard[name].right_T, heard[name].confidence_T)
+            name: calibration.curve(heard[name].right_T, heard[name].confidence_T)
             for name in ("teacher", "student", "student_int8")
         },
     }  # fmt: skip

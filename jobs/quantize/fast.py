@@ -9,19 +9,21 @@ import tempfile
 from pathlib import Path
 
 from jobs.quantize import graph
+from jobs.quantize.plan import Plan
+
+KINDS = ["MatMul", "Gemm"]
 
 
-def quantize(source: Path, target: Path, block_size: int) -> None:
-    """Write the INT8 graph; `block_size` has no meaning here: weights have one scale per output channel."""
+def quantize(source: Path, target: Path, plan: Plan) -> None:
+    """Write the INT8 graph: weights have one scale per output channel."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "folded.onnx"
-        graph.folded(source, ready)
+        left = plan.kept_float(source.stem, graph.layers(graph.folded(source, ready)))
         with graph.quiet():
-            kinds = ["MatMul", "Gemm"]
-            quantize_dynamic(ready, target, kinds, per_channel=True, weight_type=QuantType.QInt8)
+            quantize_dynamic(ready, target, KINDS, per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=left)
     model = onnx.load(str(target))
     graph.embedding_rows(model)
     onnx.save(model, str(target))

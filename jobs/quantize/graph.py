@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+PRODUCTS = ("MatMul", "Gemm", "Conv")
+
 
 def folded(source: Path, aside: Path) -> Any:
     """The graph with constants folded and shapes inferred, as an `onnx.ModelProto`; `aside` is a file to work in."""
@@ -20,6 +22,14 @@ def folded(source: Path, aside: Path) -> Any:
         # Symbolic shape inference gives up on these graphs ("Incomplete symbolic shape inference") and is not needed.
         quant_pre_process(str(source), str(aside), skip_symbolic_shape=True)
     return onnx.load(str(aside))
+
+
+def layers(model: Any) -> list[str]:
+    """Names of the nodes of a folded graph that multiply by a constant weight: what can be quantized, in order."""
+    from onnx import TensorProto
+
+    floats = {one.name for one in model.graph.initializer if one.data_type == TensorProto.FLOAT and len(one.dims) > 1}
+    return [node.name for node in model.graph.node if node.op_type in PRODUCTS and floats & set(node.input[:2])]
 
 
 def embedding_rows(model: Any) -> int:

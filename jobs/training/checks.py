@@ -27,6 +27,13 @@ def check(recipe: Recipe) -> None:
                 f"{at}.engine.micro_batch: more rows than a worker's share of a step", got=engine.micro_batch,
                 expected=f"at most {share} (batch_size {section.batch_size} over {engine.workers} workers)",
             )  # fmt: skip
+        if engine.min_workers is not None and recipe.resources.labels.get("train"):
+            # Ray counts CPUs without the label too, then waits for a worker group that cannot start
+            # (findings/cluster.md 3).
+            raise RecipeError(
+                f"{at}.engine.min_workers: an elastic group cannot be placed by label",
+                got=f"resources.labels.train {recipe.resources.labels['train']}", expected=f"{at}.engine.placed_on",
+            )  # fmt: skip
         if engine.offload_optimizer:
             compiler(at)
         if engine.log_to:

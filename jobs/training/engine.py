@@ -23,6 +23,7 @@ from cluster.recipe import EngineSection, Stage
 from jobs.training import recompute, universal
 
 TAG = "ds"
+LINEAR = torch.nn.functional.linear  # torch's own, before DeepSpeed comes
 ABOUT = "engine.json"  # of a checkpoint: ZeRO stage and number of workers
 
 
@@ -210,6 +211,8 @@ class Engine:
     def close(self) -> None:
         """Free the engine; the module goes on with its weights."""
         self.engine.destroy()
+        # ZeRO 3 leaves its own linear in torch for good, which no tracer can follow.
+        torch.nn.functional.linear = LINEAR
 
     def _place(self, value: Tensor) -> Tensor:
         dtype = torch.bfloat16 if self.bf16 and value.is_floating_point() else value.dtype

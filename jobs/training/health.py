@@ -27,6 +27,7 @@ ADVICE = {
     "engine.gradient_max",
     "vanishing": "raise the stage's learning_rate or the weights of its losses, thaw layers, or end the stage earlier; "
     "the limit is engine.gradient_min",
+    "paused": "jobs watch RECIPE --once repairs the model; then the same command goes on from the checkpoint",
     "out_of_memory": "lower batch_size or set engine.micro_batch, or engine.activation_checkpointing=true",
 }
 

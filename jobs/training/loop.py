@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from cluster.recipe import EngineSection, Recipe, Stage
+from cluster.store import Store
 from jobs import tasks
 from jobs.quantize import aware
-from jobs.training import curves, health, on_policy, table
+from jobs.training import curves, halting, health, on_policy, table
 from jobs.training.accumulate import Seen, Update
 from jobs.training.distiller import Distiller
 from jobs.training.engine import Engine, schedule_at
@@ -75,6 +76,7 @@ class Job:
     teacher: str | None = None
     curve_to: curves.Target | None = None
     own_seed: int | None = None
+    store: Store | None = None  # where a pause of the model is looked for; None: nowhere
 
     @property
     def seed(self) -> int:
@@ -275,6 +277,7 @@ class _Run:
                 keeper.save(folder)
         metrics = {"stage": self.progress.stage, "step": self.progress.step}
         self.io.report(metrics, folder)
+        halting.refuse_paused(self.job.store, self.job.recipe, self.io.rank, self.io.world)
 
 
 def _seed(seed: int) -> None:

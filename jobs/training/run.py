@@ -16,6 +16,8 @@ from jobs.training.loop import Job
 from jobs.training.runner import Trained, run_ray
 from jobs.training.table import Columns
 
+FIT = "fit"  # the teacher is nobody's served model
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -36,12 +38,21 @@ def train_arm(work: Work, arm: Arm) -> Trained:
 
     The draft's scratch survives a crash: tables are written once, and a second call resumes from the newest checkpoint.
     """
-    recipe, scratch, target = work.recipe, work.draft.scratch, work.draft.path
+    target = work.draft.path
+    trained = run_ray(job_of(work, arm), arm.name, str(work.draft.scratch))
+    shutil.copytree(trained.weights, target / "hf")
+    (target / "history.json").write_text(json.dumps(dict(trained.progress)))
+    return trained
+
+
+def job_of(work: Work, arm: Arm) -> Job:
+    """The arm as a job for either runner; its tables are written into the draft's scratch, once."""
+    recipe, scratch = work.recipe, work.draft.scratch
     task = tasks.of(recipe)
     rows, validation = scratch / f"{arm.name}.arrow", scratch / f"{arm.name}-validation.arrow"
     _write_once(rows, arm.columns)
     _write_once(validation, task.validation_columns())
-    job = Job(
+    return Job(
         recipe=recipe,
         arm=arm.name,
         initial=str(arm.initial),
@@ -54,11 +65,8 @@ def train_arm(work: Work, arm: Arm) -> Trained:
         teacher=None if arm.teacher is None else str(arm.teacher),
         curve_to=curve_to(work, arm),
         own_seed=arm.seed,
+        store=None if arm.name == FIT else work.store,
     )
-    trained = run_ray(job, arm.name, str(scratch))
-    shutil.copytree(trained.weights, target / "hf")
-    (target / "history.json").write_text(json.dumps(dict(trained.progress)))
-    return trained
 
 
 def curve_to(work: Work, arm: Arm) -> Target | None:

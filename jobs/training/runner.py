@@ -16,6 +16,7 @@ from typing import Any
 
 from cluster.errors import StepFailed
 from cluster.recipe import EngineSection
+from cluster.session import placed
 from jobs.training import health
 from jobs.training.loop import Job, train
 
@@ -148,7 +149,7 @@ def _scaling(engine: EngineSection, gpus: bool) -> Any:
     resources = {"CPU": 1.0} | ({"GPU": 1.0} if gpus else {}) | ({engine.placed_on: 1.0} if engine.placed_on else {})
     fewest = engine.workers if engine.min_workers is None else engine.min_workers
     number = engine.workers if fewest == engine.workers else (fewest, engine.workers)
-    return v2.ScalingConfig(num_workers=number, use_gpu=gpus, resources_per_worker=resources)
+    return v2.ScalingConfig(num_workers=number, use_gpu=gpus, resources_per_worker=resources, **placed("train"))
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What every kind of student in a bundle shares: its answers, its errors, and the graphs it runs.
+"""What every kind of student in a bundle shares: its answers, its errors, and how rows are put together.
 
 Shape legend: B rows, S prompt tokens, V vocabulary or classes.
 """
@@ -27,23 +27,6 @@ class Answer:
     text: str
     confidence: float
     probabilities: dict[str, float] | None = None
-
-
-class Graph:
-    """One ONNX graph on the CPU with the threads and graph optimization the bundle pins."""
-
-    def __init__(self, path: Path, threads: int) -> None:
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level, options.graph_optimization_level = 3, ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self.inputs = {node.name for node in self.session.get_inputs()}
-
-    def __call__(self, feeds: Mapping[str, Array]) -> list[Array]:
-        """Outputs in the graph's order; feeds that the graph does not read are left out."""
-        return list(self.session.run(None, {name: value for name, value in feeds.items() if name in self.inputs}))
 
 
 def softmax(logits: Array) -> Array:

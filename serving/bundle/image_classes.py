@@ -12,12 +12,13 @@ import io
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from serving.bundle.answer import Answer, Array, BundleError, Graph, named, softmax
+from serving import engines
+from serving.bundle.answer import Answer, Array, BundleError, named, softmax
+from serving.bundle.files import Source
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 PIXELS_MAX = 1 << 26  # of a picture as it is sent: 64 megapixels
@@ -87,9 +88,9 @@ def blank(frame: Frame) -> bytes:
 class ImageClassifier:
     """Picture classes: one forward per batch, softmax over the labels of the bundle."""
 
-    def __init__(self, folder: Path, spec: Mapping[str, Any]) -> None:
+    def __init__(self, source: Source, spec: Mapping[str, Any]) -> None:
         self.spec, self.frame = spec, Frame(**spec["picture"])
-        self.graph = Graph(folder / "model.onnx", spec["threads"])
+        self.graph = engines.open_graph(source, "model", spec)
 
     def predict(self, items: Sequence[Mapping[str, Any]]) -> list[Answer]:
         """Answers in the order of `items`, each `{"images": [encoded bytes]}`; raises as `logits`."""

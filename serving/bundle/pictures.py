@@ -12,13 +12,14 @@ import io
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from serving import engines
 from serving.bundle import clips, sounds
-from serving.bundle.answer import Answer, Array, BundleError, Graph, by_length, read_tokenizer, softmax, text_of
+from serving.bundle.answer import Answer, Array, BundleError, by_length, softmax, text_of
+from serving.bundle.files import Source, tokenizer_of
 
 MEDIA = ("image", "video", "audio")  # tokens whose embeddings are features, in the order of the feature rows
 VIDEO = 2  # kind of a token in `positions`: 0 is text (and sound), 1 a picture
@@ -81,11 +82,11 @@ class Prompt(NamedTuple):
 class VisualAnswerer:
     """Questions about media: the tower's graph once per picture and sound, then greedy decoding with a cache."""
 
-    def __init__(self, folder: Path, spec: Mapping[str, Any]) -> None:
-        self.spec, self.tokens, self.tokenizer = spec, spec["tokens"], read_tokenizer(folder)
+    def __init__(self, source: Source, spec: Mapping[str, Any]) -> None:
+        self.spec, self.tokens, self.tokenizer = spec, spec["tokens"], tokenizer_of(source)
         self.media = Media.of(spec)
-        self.vision, self.decoder = (Graph(folder / name, spec["threads"]) for name in ("vision.onnx", "decoder.onnx"))
-        self.audio = None if self.media.sound is None else Graph(folder / "audio.onnx", spec["threads"])
+        self.vision, self.decoder = (engines.open_graph(source, name, spec) for name in ("vision", "decoder"))
+        self.audio = None if self.media.sound is None else engines.open_graph(source, "audio", spec)
 
     def predict(self, items: Sequence[Mapping[str, Any]]) -> list[Answer]:
         """Answers in the order of `items`, each as `encode` reads it; raises as `logits`."""

@@ -5,13 +5,15 @@ Shape legend: S tokens, E entries, H hidden size.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from serving.bundle.answer import Answer, Array, Graph, by_length, read_tokenizer, softmax
+from serving import engines
+from serving.bundle.answer import Answer, Array, BundleError, by_length, softmax
+from serving.bundle.files import Source, tokenizer_of
 from serving.bundle.texts import encode_text
 
 RANKED = 10  # entries that an answer names
@@ -20,10 +22,10 @@ RANKED = 10  # entries that an answer names
 class Retriever:
     """Entries by cosine: one forward per row length, then a product with the index."""
 
-    def __init__(self, folder: Path, spec: Mapping[str, Any]) -> None:
-        self.spec, self.tokenizer = spec, read_tokenizer(folder)
-        self.graph = Graph(folder / "model.onnx", spec["threads"])
-        self.index_EH = np.load(folder / "index.npy")
+    def __init__(self, source: Source, spec: Mapping[str, Any]) -> None:
+        self.spec, self.tokenizer = spec, tokenizer_of(source)
+        self.graph = engines.open_graph(source, "model", spec)
+        self.index_EH = _index(source)
 
     def predict(self, items: Sequence[Mapping[str, Any]]) -> list[Answer]:
         """The best entry's id, and the first RANKED with their probabilities, of each `{"text": str}`; raises as
@@ -35,6 +37,14 @@ class Retriever:
         ids = [encode_text(item, self.tokenizer, self.spec) for item in items]
         vectors = by_length(ids, lambda rows: self.graph({"input_ids": np.stack([ids[row] for row in rows])})[0])
         return [scored(vector_H, self.index_EH, self.spec["scale"]) for vector_H in vectors]
+
+
+def _index(source: Source) -> Array:
+    """Unit vectors of the entries, float32 [E, H]. Raises BundleError when the file holds none."""
+    try:
+        return np.asarray(np.load(io.BytesIO(source.read("index.npy")), allow_pickle=False))
+    except (ValueError, EOFError) as error:
+        raise BundleError(f"index.npy: not a readable table of vectors ({error})") from error
 
 
 def scored(vector_H: Array, index_EH: Array, scale: float) -> Array:

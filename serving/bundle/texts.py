@@ -6,20 +6,21 @@ Shape legend: S tokens, V classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from serving.bundle.answer import Answer, Array, Graph, by_length, named, read_tokenizer, softmax, text_of
+from serving import engines
+from serving.bundle.answer import Answer, Array, by_length, named, softmax, text_of
+from serving.bundle.files import Source, tokenizer_of
 
 
 class Classifier:
     """Text classes: one forward per row length, softmax over the labels of the bundle."""
 
-    def __init__(self, folder: Path, spec: Mapping[str, Any]) -> None:
-        self.spec, self.tokenizer = spec, read_tokenizer(folder)
-        self.graph = Graph(folder / "model.onnx", spec["threads"])
+    def __init__(self, source: Source, spec: Mapping[str, Any]) -> None:
+        self.spec, self.tokenizer = spec, tokenizer_of(source)
+        self.graph = engines.open_graph(source, "model", spec)
 
     def predict(self, items: Sequence[Mapping[str, Any]]) -> list[Answer]:
         """Answers in the order of `items`, each `{"text": str}`; raises as `logits`."""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from serving.bundle.answer import Answer, Array, BundleError, Graph, by_length, read_tokenizer, softmax, text_of
+from serving import engines
+from serving.bundle.answer import Answer, Array, BundleError, by_length, softmax, text_of
+from serving.bundle.files import Source, tokenizer_of
 
 BATCH = 32  # rows at once: logits of a row's every position are there while it is scored
 
@@ -23,9 +24,9 @@ class Writer:
     `continues` says which positions `logits` gives: those of the text itself, or those of the answer to it.
     """
 
-    def __init__(self, folder: Path, spec: Mapping[str, Any]) -> None:
-        self.spec, self.tokenizer = spec, read_tokenizer(folder)
-        self.graph = Graph(folder / "decoder.onnx", spec["threads"])
+    def __init__(self, source: Source, spec: Mapping[str, Any]) -> None:
+        self.spec, self.tokenizer = spec, tokenizer_of(source)
+        self.graph = engines.open_graph(source, "decoder", spec)
 
     def predict(self, items: Sequence[Mapping[str, Any]]) -> list[Answer]:
         """Continuations in the order of `items`, each `{"text": str}`. Raises BundleError for an empty text."""
@@ -45,7 +46,7 @@ class Writer:
 
         def run(chosen: list[int]) -> list[Array]:
             ids_BS = np.stack([rows[row][0] for row in chosen])
-            logits_BSV, _ = self._step(ids_BS, 0, np.arange(ids_BS.shape[1]), None)
+            logits_BSV, _ = self.step(ids_BS, 0, np.arange(ids_BS.shape[1]), None)
             return [own_SV[-rows[row][1] :] for row, own_SV in zip(chosen, logits_BSV, strict=True)]
 
         return by_length([ids for ids, _ in rows], run, BATCH)
@@ -60,10 +61,10 @@ class Writer:
         ids_BS, at, logits, tokens = np.stack(prompts), 0, [], []
         done_B = np.zeros(len(prompts), bool)
         for step in range(steps):
-            logits_B1V, cache = self._step(ids_BS, at, np.array([ids_BS.shape[1] - 1]), cache)
+            logits_B1V, cache = self.step(ids_BS, at, np.array([ids_BS.shape[1] - 1]), cache)
             at += ids_BS.shape[1]
             logits.append(logits_B1V[:, 0])
-            token_B = self._choose(logits[-1], None if draws is None else draws[:, step])
+            token_B = chosen(logits[-1], None if draws is None else draws[:, step], self.spec["temperature"])
             tokens.append(token_B)
             done_B |= token_B == self.spec["tokens"]["eos"]
             if done_B.all():
@@ -74,14 +75,6 @@ class Writer:
         length_B = np.where(ended_BA.any(1), ended_BA.argmax(1) + 1, tokens_BA.shape[1])
         return [(tokens_BA[row, :n], logits_BAV[row, :n]) for row, n in enumerate(length_B.tolist())]
 
-    def _choose(self, logits_BV: Array, uniform_B: Array | None) -> Array:
-        if uniform_B is None:
-            return np.asarray(logits_BV.argmax(-1), np.int64)
-        running_BV = softmax(logits_BV.astype(np.float64) / self.spec["temperature"]).astype(np.float64).cumsum(-1)
-        aim_B1 = uniform_B[:, None] * running_BV[:, -1:]
-        below_B = (running_BV <= aim_B1).sum(-1)
-        return np.asarray(np.minimum(below_B, logits_BV.shape[1] - 1), np.int64)
-
     def _draws(self, prompts: Sequence[Array]) -> Array | None:
         """One number a step and row, float64 [B, steps]: a text gets the same answer beside any others."""
         if not self.spec["temperature"]:
@@ -89,8 +82,9 @@ class Writer:
         seeds = [[self.spec["seed"], zlib.crc32(ids.tobytes())] for ids in prompts]
         return np.stack([np.random.default_rng(seed).random(self.spec["max_new_tokens"]) for seed in seeds])
 
-    def _step(self, ids_BS: Array, at: int, keep_N: Array, cache: list[Array] | None) -> tuple[Array, list[Array]]:
-        """Logits [B, N, V] and the grown cache; `at` tokens of each row were read before."""
+    def step(self, ids_BS: Array, at: int, keep_N: Array, cache: list[Array] | None) -> tuple[Array, list[Array]]:
+        """Logits [B, N, V] at the kept positions and the grown cache, per layer k and v, each [B, K, P + S, D]; `at`
+        tokens of each row were read before (None: the cache of none)."""
         if cache is None:
             empty = np.zeros((len(ids_BS), self.spec["kv_heads"], 0, self.spec["head_dim"]), np.float32)
             cache = [empty] * (2 * self.spec["layers"])
@@ -103,6 +97,16 @@ class Writer:
         p_A = softmax(logits_AV)[np.arange(len(tokens_A)), tokens_A]
         written = tokens_A[:-1] if tokens_A[-1] == self.spec["tokens"]["eos"] else tokens_A
         return Answer(self.tokenizer.decode(written.tolist()), float(np.exp(np.log(p_A).mean())))
+
+
+def chosen(logits_BV: Array, uniform_B: Array | None, temperature: float) -> Array:
+    """Token ids int64 [B]: the likeliest, or by one number of 0..1 a row the drawn one at this temperature."""
+    if uniform_B is None:
+        return np.asarray(logits_BV.argmax(-1), np.int64)
+    running_BV = softmax(logits_BV.astype(np.float64) / temperature).astype(np.float64).cumsum(-1)
+    aim_B1 = uniform_B[:, None] * running_BV[:, -1:]
+    below_B = (running_BV <= aim_B1).sum(-1)
+    return np.asarray(np.minimum(below_B, logits_BV.shape[1] - 1), np.int64)
 
 
 def plain_ids(item: Mapping[str, Any], tokenizer: Any, spec: Mapping[str, Any]) -> Array:

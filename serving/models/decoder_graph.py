@@ -10,7 +10,6 @@ each, D head size.
 from __future__ import annotations
 
 import copy
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cluster.errors import MismatchError
-from serving.models import decoder
+from serving.models import decoder, tracing
 from serving.models.experts import DenseMoE
 from serving.models.omni_graphs import half_turned, joined, reshape, rotate
 
@@ -77,8 +76,8 @@ class Graph(nn.Module):
         return own.o_proj(reshape(heads, 0, 0, -1)), key, value
 
 
-def export(model: nn.Module, folder: Path, opset: int = 17) -> dict[str, int]:
-    """Write `decoder.onnx` (float32) into an existing folder; the model itself is left as it was.
+def export(model: nn.Module, folder: Path, opset: int | None = 17) -> dict[str, int]:
+    """Write graph `decoder` (float32, see `tracing.write`) into an existing folder; the model itself is left as it was.
 
     Returns what the bundle says about the cache: layers, kv_heads, head_dim (counts).
     """
@@ -96,11 +95,5 @@ def export(model: nn.Module, folder: Path, opset: int = 17) -> dict[str, int]:
     inputs = {"input_ids": {0: "B", 1: "S"}, "position_ids": {0: "B", 1: "S"}, "keep": {0: "N"}}
     inputs |= {f"past_{i}": {0: "B", 2: "P"} for i in every}
     outputs = {"logits": {0: "B", 1: "N"}, **{f"present_{i}": {0: "B", 2: "PS"} for i in every}}
-    with warnings.catch_warnings(), torch.no_grad():
-        # The legacy exporter warns of every Python branch on a shape; the check against torch proves the trace.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            Graph(own).eval(), example, str(folder / "decoder.onnx"), dynamo=False, opset_version=opset,
-            input_names=list(inputs), output_names=list(outputs), dynamic_axes={**inputs, **outputs},
-        )  # fmt: skip
+    tracing.write(Graph(own), example, folder / "decoder", (inputs, outputs), opset)
     return shape

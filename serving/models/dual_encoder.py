@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from serving.models import encoder
+from serving.models import encoder, tracing
 from serving.models.weights import locate
 
 INDEX = "index.npy"
@@ -106,20 +105,13 @@ class Graph(nn.Module):
         return vector_BH
 
 
-def export(model: nn.Module, folder: Path, entries: Sequence[np.ndarray], opset: int = 17) -> None:
-    """Write `model.onnx` (float32, input_ids int64 [B, S] -> vector [B, H]) and the entries' unit vectors [E, H], of
-    their token rows, into `index.npy`; the model itself is left as it was."""
+def export(model: nn.Module, folder: Path, entries: Sequence[np.ndarray], opset: int | None = 17) -> None:
+    """Write graph `model` (see `tracing.write`; float32, input_ids int64 [B, S] -> vector [B, H]) and the entries'
+    unit vectors [E, H], of their token rows, into `index.npy`; the model itself is left as it was."""
     own: Any = copy.deepcopy(model).eval().float().cpu()
     _, unit_EH = vectors(own, entries)
     np.save(folder / INDEX, unit_EH.astype(np.float32))
     own.encoder.set_attn_implementation("eager")  # one subgraph per layer that quantizers and ONNX Runtime fuse
     example_BS = torch.arange(3 * 5).reshape(3, 5) % own.config.vocab_size
-    with warnings.catch_warnings(), torch.no_grad():
-        # The legacy exporter says it is deprecated and warns of every Python branch on a shape; `jobs.export` checks
-        # the bundle against torch on real rows.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            Graph(own).eval(), (example_BS,), str(folder / "model.onnx"), dynamo=False, opset_version=opset,
-            input_names=["input_ids"], output_names=["vector"],
-            dynamic_axes={"input_ids": {0: "B", 1: "S"}, "vector": {0: "B"}},
-        )  # fmt: skip
+    names = {"input_ids": {0: "B", 1: "S"}}, {"vector": {0: "B"}}
+    tracing.write(Graph(own), (example_BS,), folder / "model", names, opset)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +22,8 @@ from torch import Tensor, nn
 
 from cluster.errors import StepFailed
 from cluster.recipe.base import Section
+from serving.engines import Engine
+from serving.models import tracing
 from serving.models.weights import locate
 
 HEAD = "head.safetensors"
@@ -225,8 +226,9 @@ class Graph(nn.Module):
         return logits_BC
 
 
-def export(model: nn.Module, folder: Path, opset: int = 17) -> float:
-    """Write `model.onnx` (float32, input_ids int64 [B, S] -> logits [B, C]); the model itself is left as it was.
+def export(model: nn.Module, folder: Path, opset: int | None = 17) -> float:
+    """Write graph `model` (see `tracing.write`; float32, input_ids int64 [B, S] -> logits [B, C]); the model itself is
+    left as it was.
 
     Returns the largest difference from torch over three shapes, per unit of the largest logit. Raises StepFailed above
     TOLERANCE.
@@ -234,26 +236,17 @@ def export(model: nn.Module, folder: Path, opset: int = 17) -> float:
     own: Any = copy.deepcopy(model).eval().float().cpu()
     own.encoder.set_attn_implementation("eager")  # one subgraph per layer that quantizers and ONNX Runtime fuse
     example_BS = torch.arange(3 * 5).reshape(3, 5) % own.config.vocab_size
-    with warnings.catch_warnings(), torch.no_grad():
-        # The legacy exporter says it is deprecated and reports every Python branch on a shape; the check below is the
-        # proof of the trace.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            Graph(own).eval(), (example_BS,), str(folder / "model.onnx"), dynamo=False, opset_version=opset,
-            input_names=["input_ids"], output_names=["logits"],
-            dynamic_axes={"input_ids": {0: "B", 1: "S"}, "logits": {0: "B"}},
-        )  # fmt: skip
-    error = _difference(own, folder / "model.onnx")
+    names = {"input_ids": {0: "B", 1: "S"}}, {"logits": {0: "B"}}
+    tracing.write(Graph(own), (example_BS,), folder / "model", names, opset)
+    error = _difference(own, tracing.opened(folder, "model", opset))
     if error > TOLERANCE:
-        raise StepFailed("export", f"model.onnx differs from torch by {error:.1e}, expected at most {TOLERANCE:.0e}")
+        raise StepFailed("export", f"the graph differs from torch by {error:.1e}, expected at most {TOLERANCE:.0e}")
     return error
 
 
 @torch.no_grad()
-def _difference(model: TextClassifier, path: Path) -> float:
-    from serving.bundle.answer import Graph as Engine
-
-    engine, worst = Engine(path, threads=1), 0.0
+def _difference(model: TextClassifier, engine: Engine) -> float:
+    worst = 0.0
     longest = getattr(model.config, "max_position_embeddings", TRIED)
     for rows, length in ((1, 1), (1, 3), (7, min(TRIED, longest // 2))):  # none of them the traced shape
         ids_BS = torch.randint(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import json
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +23,8 @@ from torch import Tensor, nn
 from cluster.errors import DataError, StepFailed
 from cluster.recipe.base import Section
 from serving.bundle.image_classes import Frame, values
-from serving.models import pretrained_pictures, resnet, separable
+from serving.engines import Engine
+from serving.models import pretrained_pictures, resnet, separable, tracing
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 TOLERANCE = 1e-4  # largest difference of an exported graph, per unit of the largest logit; a correct one shows 1e-6
@@ -133,34 +133,25 @@ class Graph(nn.Module):
         return logits_BV
 
 
-def export(model: nn.Module, folder: Path, opset: int = 17) -> float:
-    """Write `model.onnx` (pixels float32 [B, C, S, S] -> logits [B, V]), batch normalisation folded into the
-    convolutions; the model itself is left as it was.
+def export(model: nn.Module, folder: Path, opset: int | None = 17) -> float:
+    """Write graph `model` (see `tracing.write`; pixels float32 [B, C, S, S] -> logits [B, V]), batch normalisation
+    folded into the convolutions; the model itself is left as it was.
 
     Returns the largest difference from torch per unit of the largest logit. Raises StepFailed above TOLERANCE.
     """
     own: Any = copy.deepcopy(model).eval().float().cpu()
     shape = (own.frame.channels, own.frame.size, own.frame.size)
     example = torch.linspace(-1, 1, 3 * int(np.prod(shape))).reshape(3, *shape)
-    with warnings.catch_warnings(), torch.no_grad():
-        # The legacy exporter says it is deprecated; the check below is the proof of the trace.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            Graph(own).eval(), (example,), str(folder / "model.onnx"), dynamo=False, opset_version=opset,
-            input_names=["pixels"], output_names=["logits"],
-            dynamic_axes={"pixels": {0: "B"}, "logits": {0: "B"}},
-        )  # fmt: skip
-    error = _difference(own, folder / "model.onnx", shape)
+    tracing.write(Graph(own), (example,), folder / "model", ({"pixels": {0: "B"}}, {"logits": {0: "B"}}), opset)
+    error = _difference(own, tracing.opened(folder, "model", opset), shape)
     if error > TOLERANCE:
-        raise StepFailed("export", f"model.onnx differs from torch by {error:.1e}, expected at most {TOLERANCE:.0e}")
+        raise StepFailed("export", f"the graph differs from torch by {error:.1e}, expected at most {TOLERANCE:.0e}")
     return error
 
 
 @torch.no_grad()
-def _difference(model: ImageClassifier, path: Path, shape: tuple[int, ...]) -> float:
-    from serving.bundle.answer import Graph as Engine
-
-    engine, worst = Engine(path, threads=1), 0.0
+def _difference(model: ImageClassifier, engine: Engine, shape: tuple[int, ...]) -> float:
+    worst = 0.0
     for rows in (1, 7):  # neither is the traced number
         pixels = torch.rand((rows, *shape), generator=torch.Generator().manual_seed(rows)) * 2 - 1
         want_BV = model(pixels)[0]

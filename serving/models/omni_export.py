@@ -1,5 +1,5 @@
-"""ONNX graphs of the Qwen3-Omni thinker as `serving.bundle.pictures` feeds them: `vision.onnx`, `decoder.onnx`, and
-`audio.onnx` where it hears.
+"""Graphs of the Qwen3-Omni thinker as `serving.bundle.pictures` feeds them: `vision`, `decoder`, and `audio`
+where it hears.
 
 Shape legend: B rows, S new tokens, P cached tokens, N pictures, L patches of a picture, F patch features, T tokens of
 media in the batch, H hidden size, K key/value heads, D head size.
@@ -8,7 +8,6 @@ media in the batch, H hidden size, K key/value heads, D head size.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from serving.bundle.pictures import Media
+from serving.models import tracing
 from serving.models.omni_graphs import Decoder, Hearing, Vision
 
-Axes = dict[str, dict[int, str]]  # tensor name -> axis -> name of its size
 
-
-def export(model: nn.Module, folder: Path, media: Media, opset: int = 17) -> dict[str, int]:
+def export(model: nn.Module, folder: Path, media: Media, opset: int | None = 17) -> dict[str, int]:
     """Write the graphs (float32) into an existing folder; the model itself is left as it was.
 
     Returns what the bundle says about the cache: layers, kv_heads, head_dim, hidden_size (counts).
@@ -35,17 +33,17 @@ def export(model: nn.Module, folder: Path, media: Media, opset: int = 17) -> dic
     }  # fmt: skip
     picture, features = media.picture, {"features": {0: "N"}}
     pixels_NLF = torch.rand(2, picture.grid**2, picture.temporal * picture.features) * 2 - 1
-    _write(Vision(own, picture), (pixels_NLF,), folder / "vision.onnx", ({"pixels": {0: "N"}}, features), opset)
+    tracing.write(Vision(own, picture), (pixels_NLF,), folder / "vision", ({"pixels": {0: "N"}}, features), opset)
     if media.sound is not None:
         mels_DMW = torch.rand(2, media.sound.mels, media.sound.frames) * 2 - 1
-        _write(Hearing(own, media.sound), (mels_DMW,), folder / "audio.onnx", ({"mels": {0: "N"}}, features), opset)
+        tracing.write(Hearing(own, media.sound), (mels_DMW,), folder / "audio", ({"mels": {0: "N"}}, features), opset)
     cache = range(2 * shape["layers"])
     inputs = {
         "input_ids": {0: "B", 1: "S"}, "position_ids": {1: "B", 2: "S"}, "visual_index": {0: "B", 1: "S"},
         "visual": {0: "T"}, **{f"past_{i}": {0: "B", 2: "P"} for i in cache},
     }  # fmt: skip
     outputs = {"logits": {0: "B"}, **{f"present_{i}": {0: "B", 2: "PS"} for i in cache}}
-    _write(Decoder(own), _example(shape), folder / "decoder.onnx", (inputs, outputs), opset)
+    tracing.write(Decoder(own), _example(shape), folder / "decoder", (inputs, outputs), opset)
     return shape
 
 
@@ -58,16 +56,3 @@ def _example(shape: Mapping[str, int]) -> tuple[Tensor, ...]:
     steps = torch.arange(old, old + new).expand(3, rows, new)
     visual = torch.zeros(1 + images, shape["hidden_size"])
     return (torch.ones(rows, new, dtype=torch.long), steps, index, visual, *[cache] * (2 * shape["layers"]))
-
-
-def _write(graph: nn.Module, example: tuple[Tensor, ...], path: Path, names: tuple[Axes, Axes], opset: int) -> None:
-    """Trace and write one graph; `names` are its inputs and outputs in order, each with its dynamic axes."""
-    inputs, outputs = names
-    with warnings.catch_warnings(), torch.no_grad():
-        # The legacy exporter says it is deprecated and reports every Python branch on a shape; the check against
-        # torch (jobs/export.py, tests) is what proves the trace.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            graph.eval(), example, str(path), dynamo=False, opset_version=opset, input_names=list(inputs),
-            output_names=list(outputs), dynamic_axes={**inputs, **outputs},
-        )  # fmt: skip

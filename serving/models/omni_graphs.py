@@ -28,7 +28,7 @@ class Reshape(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, shape: tuple[int, ...]) -> Tensor:
         """The reshaped tensor."""
-        return value.reshape([value.shape[axis] if size == 0 else size for axis, size in enumerate(shape)])
+        return value.reshape(_sizes(value, shape))
 
     @staticmethod
     def symbolic(g: Any, value: Any, shape: tuple[int, ...]) -> Any:
@@ -37,8 +37,14 @@ class Reshape(torch.autograd.Function):
         return out.setType(value.type().with_sizes([size if size > 0 else None for size in shape]))
 
 
+def _sizes(value: Tensor, shape: tuple[int, ...]) -> list[int]:
+    return [value.shape[axis] if size == 0 else size for axis, size in enumerate(shape)]
+
+
 def reshape(value: Tensor, *shape: int) -> Tensor:
-    """See `Reshape`."""
+    """See `Reshape`; TorchScript has no place for it and computes the sizes."""
+    if not torch.onnx.is_in_onnx_export():
+        return value.reshape(_sizes(value, shape))
     return Reshape.apply(value, shape)  # type: ignore[no-any-return, no-untyped-call]
 
 

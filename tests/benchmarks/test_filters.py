@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from cluster import pii
 from jobs.after.audit import wilson
-from jobs.data.filters import pii
 from jobs.data.filters.wrong_label import Params, centred, confident_errors, out_of_fold
 
 DATA = Path(__file__).resolve().parents[3] / "shared/data"

@@ -27,7 +27,9 @@ from cluster import schema
 from cluster.recipe import Recipe, load
 from jobs import export, tasks
 from jobs.data.answers import Answerer, labels_of
+from jobs.data.items import COLUMNS
 from jobs.distill import hard_label_stages
+from jobs.packing import calibration, checking, fits, writing
 from jobs.tasks.image_classification import ImageClassification
 from jobs.training import table
 from jobs.training.loop import Job
@@ -200,9 +202,10 @@ def test_int8_keeps_the_students_answers(record: Callable[..., None], tmp_path: 
     student("distill", 0)
     recipe, plain = recipe_of(), tmp_path / "float32"
     task, model = task_of(recipe_of()), CELLS / "separable-distill-0" / "hf"
-    export.describe(plain, export.export(model, plain, recipe.export.opset), recipe)
-    export.quantize(plain, tmp_path, recipe)
-    export.describe(tmp_path, json.loads((plain / "bundle.json").read_text()), recipe)
+    spec = export.plain(model, plain, recipe)
+    rows = checking.check_items(task.requests("train").select([*COLUMNS]).to_pylist(), calibration.ROWS)
+    plan = fits.plans(recipe)[0].fed(calibration.recorded(plain, rows))
+    writing.describe(tmp_path, spec | writing.student(plain, tmp_path, recipe, plan), recipe)
     rows = task.requests("test").select(["images", "label_name"]).to_pylist()
     items, truth = [{"images": row["images"]} for row in rows], [row["label_name"] for row in rows]
     said = {name: [one.text for one in predict.load(folder).predict(items)]

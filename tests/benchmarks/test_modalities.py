@@ -29,6 +29,7 @@ from jobs.data import digits, moving_digits
 from jobs.data.answers import Answerer, labels_of
 from jobs.data.items import COLUMNS, item_of
 from jobs.distill import hard_label_stages
+from jobs.packing import fits, writing
 from jobs.tasks.visual_qa.task import VisualQA
 from jobs.training import table
 from jobs.training.loop import Job
@@ -171,11 +172,9 @@ def bundled(folder: Path, recipe: Recipe, task: VisualQA) -> dict[str, Any]:
     plain, out = folder / "float32", folder / "bundle"
     for one in (plain, out):
         shutil.rmtree(one, ignore_errors=True)
-    spec = export.export(folder / "hf", plain, recipe.export.opset) | {"batch_invariant": None}
-    export.describe(plain, spec | {"scheme": "float32"}, recipe)
+    spec = export.plain(folder / "hf", plain, recipe)
     out.mkdir()
-    export.quantize(plain, out, recipe)
-    export.describe(out, spec | {"scheme": recipe.export.scheme}, recipe)
+    writing.describe(out, spec | writing.student(plain, out, recipe, fits.plans(recipe)[0]), recipe)
     requests = task.requests("test")
     answerer, right = predict.load(out), []
     for part in requests.to_batches(max_chunksize=512):

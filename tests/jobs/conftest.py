@@ -1,11 +1,13 @@
-"""A digits recipe small enough to train in seconds, and a training job made of it."""
+"""A digits recipe small enough to train in seconds, a training job made of it, and commands run in this process."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
 from cluster.recipe import Gates, Recipe, load
 from jobs import tasks
@@ -110,3 +112,20 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> str:
     )  # fmt: skip
     BertModel(config, add_pooling_layer=False).save_pretrained(str(folder))
     return str(folder)
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    """Run `python -m jobs ARGUMENTS --json` from `tmp_path`: the exit code and the one document on stdout."""
+    from jobs.__main__ import app
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, dict[str, Any]]:
+        done = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+        out, err = capfd.readouterr()
+        lines = out.strip().splitlines()
+        assert len(lines) == 1, (done.output, done.exception, err)
+        return done.exit_code, json.loads(lines[0])
+
+    return run

@@ -13,18 +13,21 @@ from onnx import TensorProto, helper, numpy_helper
 from cluster.errors import StepFailed
 from cluster.recipe import Recipe
 from cluster.store import Artifact, Store
-from jobs import export, tasks
+from jobs import tasks
 from jobs.data.items import COLUMNS
-from jobs.quantize import SCHEMES, graph
+from jobs.packing import checking, writing
+from jobs.quantize import exact, graph
 from jobs.quantize.invariance import batch_invariant
-from serving.bundle import answer, pictures, predict
+from jobs.quantize.plan import Plan
+from serving.bundle import pictures, predict
+from serving.models import tracing
 
 
 @pytest.fixture
 def items(exported: tuple[Recipe, Store, Artifact]) -> list[dict[str, Any]]:
     """Questions of the validation split as `predict` takes them."""
     recipe, _, _ = exported
-    return export.check_items(tasks.of(recipe).requests("validation").select([*COLUMNS]).to_pylist(), 48)
+    return checking.check_items(tasks.of(recipe).requests("validation").select([*COLUMNS]).to_pylist(), 48)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -80,7 +83,8 @@ def test_the_bundle_says_what_it_is(exported: tuple[Recipe, Store, Artifact]) ->
     spec = json.loads((artifact.path() / "bundle.json").read_text())
     assert (spec["scheme"], spec["batch_invariant"], spec["threads"]) == ("exact", True, 1)
     assert (spec["layers"], spec["kv_heads"], spec["hidden_size"]) == (2, 2, 32)
-    assert set(spec["files"]) == {"vision.onnx", "decoder.onnx", "tokenizer.json", *export.code()}
+    graphs = {"vision.onnx", "decoder.onnx", "tokenizer.json"}
+    assert set(spec["files"]) == {*graphs, "golden.json", *writing.code()}
     facts = artifact.manifest.facts
     assert facts["bytes"] < 0.6 * facts["bytes_float32"]
     assert max(facts["logit_difference"].values()) < 1e-4
@@ -94,7 +98,7 @@ def test_a_graph_that_computes_something_else_is_refused(
     _, store, artifact = exported
     other = store.get("teacher", artifact.manifest.parents["teacher"]).path() / "hf"
     with pytest.raises(StepFailed, match="differ from torch"):
-        export.difference(other, artifact.path() / "float32", items)
+        checking.difference(other, artifact.path() / "float32", items)
 
 
 @pytest.fixture
@@ -103,16 +107,15 @@ def quantized(exported: tuple[Recipe, Store, Artifact], tmp_path: Path) -> Calla
     recipe, _, artifact = exported
 
     def make(scheme: str) -> Path:
-        changed = recipe.model_copy(update={"export": recipe.export.model_copy(update={"scheme": scheme})})
-        export.quantize(artifact.path() / "float32", tmp_path, changed)
-        spec = json.loads((artifact.path() / "float32" / "bundle.json").read_text())
-        export.describe(tmp_path, spec, changed)
+        plain = artifact.path() / "float32"
+        fields = writing.student(plain, tmp_path, recipe, Plan(scheme))
+        writing.describe(tmp_path, predict.verify(plain) | fields, recipe)
         return tmp_path
 
     return make
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", ["fast", "exact", "weights"])
 def test_int8_stays_close_to_float32(
     scheme: str, quantized: Callable[[str], Path], exported: tuple[Recipe, Store, Artifact], items: list[dict[str, Any]]
 ) -> None:
@@ -122,7 +125,7 @@ def test_int8_stays_close_to_float32(
     assert error < 0.15  # random weights are a worst case: there is no answer to be sure of
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", ["fast", "exact", "weights"])
 def test_every_matrix_of_a_graph_is_quantized(scheme: str, quantized: Callable[[str], Path]) -> None:
     model = onnx.load(quantized(scheme) / "decoder.onnx")
     floats = {
@@ -146,8 +149,8 @@ def test_an_exact_classifier_answers_the_same_bits_alone_and_in_a_batch(tmp_path
 
     shape = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     encoder.export(encoder.TextClassifier(BertModel(BertConfig(vocab_size=50, **shape)), classes=7), tmp_path)
-    SCHEMES["exact"](tmp_path / "model.onnx", tmp_path / "exact.onnx", 32)
-    ids, coded = np.random.default_rng(0).integers(0, 50, (9, 11)), answer.Graph(tmp_path / "exact.onnx", threads=1)
+    exact.quantize(tmp_path / "model.onnx", tmp_path / "exact.onnx", Plan("exact"))
+    ids, coded = np.random.default_rng(0).integers(0, 50, (9, 11)), tracing.opened(tmp_path, "exact", 17)
     (together,) = coded({"input_ids": ids})
     for row, one in enumerate(ids):
         np.testing.assert_array_equal(coded({"input_ids": one[None]})[0][0], together[row])
@@ -164,7 +167,7 @@ def test_a_table_by_rows_reads_as_the_table_within_half_a_step(tmp_path: Path) -
     assert graph.embedding_rows(model) == 1
     assert "table" not in {one.name for one in model.graph.initializer}
     onnx.save(model, str(tmp_path / "rows.onnx"))
-    (read,) = answer.Graph(tmp_path / "rows.onnx", threads=1)({"ids": np.arange(7)})
+    (read,) = tracing.opened(tmp_path, "rows", 17)({"ids": np.arange(7)})
     step = np.abs(table).max(1, keepdims=True) / 127
     assert (np.abs(read - table) <= step / 2 + 1e-7).all()
     assert not read[3].any()

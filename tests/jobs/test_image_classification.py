@@ -11,7 +11,7 @@ import torch
 
 from cluster import schema
 from cluster.errors import MismatchError, RecipeError
-from cluster.recipe import Recipe, load
+from cluster.recipe import load
 from jobs import tasks
 from jobs.data.answers import Answerer, labels_of
 from jobs.tasks.image_classification import ImageClassification
@@ -160,11 +160,3 @@ def test_the_embeddings_tell_alike_pictures_from_different_ones(
 def test_what_cannot_work_is_refused_before_anything_starts(override: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         tasks.of(load("image_classification", [*TINY, override])).check()
-
-
-def test_a_static_scheme_is_refused_for_other_tasks(recipe_values: dict[str, Any]) -> None:
-    from jobs import export
-
-    recipe_values["export"] = {"scheme": "static"}
-    with pytest.raises(RecipeError, match="static is for convolutions"):
-        export.check(Recipe.parse(recipe_values))

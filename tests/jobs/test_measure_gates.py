@@ -21,6 +21,10 @@ REPORT: dict[str, Any] = {
     "param_share": 0.29,
     "speedup": 2.0,
     "control_gain": {"value": 0.03},
+    "cost": {"engines": {"student_int8": {"rss_peak_bytes": 80_000_000}}},
+    "golden": {"with_float": 1.0},
+    "fairness": {"gap": 0.02},
+    "licences": {"allows": True},
 }
 
 
@@ -52,6 +56,10 @@ def test_a_good_report_passes_every_default_gate() -> None:
         ("latency_p95_ms", 3.0, False),
         ("above_control", 0.03, False),
         ("speedup_min", 2.1, False),
+        ("memory_max_bytes", 80_000_000, False),
+        ("golden_agreement_min", 1.0, True),
+        ("fairness_gap_max", 0.01, False),
+        ("licence_allows", True, True),
     ],
 )
 def test_at_its_limit_a_gate_keeps_to_its_rule(name: str, limit: float, passed: bool) -> None:
@@ -75,3 +83,24 @@ def test_failed_gates_end_with_exit_code_3_and_name_their_numbers() -> None:
     ) as error:
         gates.refuse_failed(judged)
     assert error.value.exit_code == 3
+
+
+UNMEASURED = {"cost": None, "golden": None, "fairness": None, "licences": {"allows": None}}
+
+
+def test_what_a_recipe_does_not_measure_is_left_out_with_its_reason_and_never_passed() -> None:
+    report = REPORT | UNMEASURED
+    absent = {"memory_max_bytes", "golden_agreement_min", "fairness_gap_max", "licence_allows"}
+    assert not absent & {gate["name"] for gate in gates.judge(report, Gates(), control=True)}
+    told = gates.left_out(report, Gates(fairness_gap_max=None), control=False)
+    assert (
+        set(told) == (absent - {"fairness_gap_max"}) | {"above_control"}
+        and "fresh_requests" in told["memory_max_bytes"]
+    )
+    assert gates.left_out(REPORT, Gates(), control=True) == {}
+
+
+def test_forbidding_terms_fail_their_gate() -> None:
+    judged = gates.judge(REPORT | {"licences": {"allows": False}}, Gates(), control=True)
+    with pytest.raises(GateFailed, match=r"licence_allows: False \(limit True"):
+        gates.refuse_failed(judged)

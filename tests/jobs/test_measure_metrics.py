@@ -64,18 +64,6 @@ def test_a_test_split_without_labels_is_refused() -> None:
         exam.of(requests([{}, {}]), None, 0)
 
 
-def test_honest_confidence_has_no_calibration_error() -> None:
-    confidence = np.repeat([0.25, 0.75], 4)
-    honest = np.array([1, 0, 0, 0, 1, 1, 1, 0], bool)
-    assert metrics.calibration(honest, confidence)["ece"] == pytest.approx(0.0)
-    assert metrics.calibration(~honest, confidence)["ece"] == pytest.approx(0.5)
-
-
-def test_full_confidence_falls_into_the_last_bin() -> None:
-    bins = metrics.calibration(np.array([True, False]), np.array([1.0, 1.0]))["bins"]
-    assert bins == [{"low": 0.9, "high": 1.0, "rows": 2, "confidence": 1.0, "right": 0.5}]
-
-
 def test_the_logit_error_is_relative_and_stops_where_answers_part() -> None:
     plain = np.array([[4.0, 0.0], [0.0, 3.0], [9.0, 9.0]], np.float32)
     assert metrics.logit_error([plain], [plain]) == 0.0

@@ -17,8 +17,7 @@ from cluster.recipe import Recipe
 from jobs import tasks
 from jobs.data.answers import Answerer, labels_of
 from jobs.tasks.text_classification import TextClassification, scores
-from serving.bundle import answer
-from serving.models import encoder, weights
+from serving.models import encoder, tracing, weights
 from serving.teachers import transformers as teachers
 
 WORDS = ["where", "is", "my", "card", "the", "loan", "bill", "rate", "please", "cancel", "transfer", "why", "how"]
@@ -190,7 +189,7 @@ def test_the_exported_graph_answers_as_torch_does(task: TextClassification, tmp_
         assert encoder.export(model, tmp_path) < 1e-5
         assert model.training
         assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-        graph = answer.Graph(tmp_path / "model.onnx", threads=1)
+        graph = tracing.opened(tmp_path, "model", 17)
         rows = np.stack([np.array([2, 3, 4, 5, 6])] * 4)
         (logits,) = graph({"input_ids": rows})
         np.testing.assert_allclose(logits, encoder.run(model, list(rows))[0], atol=1e-5)

@@ -3,8 +3,9 @@
 import base64
 import importlib
 import io
+import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from PIL import Image
 
 from cluster.recipe import Recipe, ResourcesSection
 from cluster.recipe.serving import ServingSection
+from cluster.registry import Registry
 from cluster.store import Artifact, Store
+from serving.app import Running
+from serving.served import Names
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,63 @@ def serve_ready(ray_cluster: ResourcesSection) -> None:
 
 
 @pytest.fixture(scope="session")
-def service(serve_ready: None, bundle: Path, teacher: Path) -> Iterator[httpx.Client]:
-    """A client of the running service, which lets faults be injected and waits long, for machines under load."""
-    from serving import app
+def champion(exported: tuple[Recipe, Store, Artifact]) -> Registry:
+    """The registry beside the store, with the bundle as champion of the model `visual`."""
+    _, store, artifact = exported
+    registry = Registry.beside(store.workspace)
+    version = registry.register("visual", str(artifact.path()), {"artifact_id": artifact.id})
+    registry.set_alias("visual", "champion", version, expect=None)
+    return registry
 
-    section = ServingSection(student_ms=1000.0, total_ms=8000.0)
-    running = app.start(bundle, teacher, section, allow_fault_injection=True)
+
+@pytest.fixture(scope="session")
+def challenge(exported: tuple[Recipe, Store, Artifact], champion: Registry) -> Callable[..., int]:
+    """Registers a changed copy of the champion's bundle as challenger, and returns its version.
+
+    `aid` names the artifact; `change` gets the copy's folder before it is finished.
+    """
+    _, store, artifact = exported
+
+    def make(aid: str, change: Callable[[Path], None] = lambda folder: None) -> int:
+        parents = dict(artifact.manifest.parents)
+        with store.draft("bundle", aid, section={"copy": aid}, parents=parents, step_version=1) as draft:
+            shutil.copytree(artifact.path(), draft.path, dirs_exist_ok=True)
+            change(draft.path)
+        version = champion.register("visual", str(store.get("bundle", aid).path()), {"artifact_id": aid})
+        now = champion.alias("visual", "challenger")
+        champion.set_alias("visual", "challenger", version, expect=None if now is None else now.version)
+        return version
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def running(
+    serve_ready: None, exported: tuple[Recipe, Store, Artifact], champion: Registry, teacher: Path
+) -> Iterator[Running]:
+    """The running service, which lets faults be injected and waits long, for machines under load."""
+    from serving import app, promoted
+
+    _, store, artifact = exported
+    section = ServingSection(student_ms=1000.0, total_ms=8000.0, hedge_share=0.0)
+    catalog = promoted.Catalog(str(store.root), "visual")
+    options = app.Options(catalog=catalog, state=store.workspace / "serving" / "decisions.jsonl")
+    names = Names("visual", "1", "t")
+    started = app.start(artifact.path(), teacher, section, allow_fault_injection=True, names=names, options=options)
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
+def service(running: Running) -> Iterator[httpx.Client]:
+    """A client of the running service."""
     with httpx.Client(base_url=running.url, timeout=30) as client:
         yield client
-    running.stop()
+
+
+@pytest.fixture(scope="session")
+def admin(running: Running) -> Iterator[httpx.Client]:
+    """A client with the operator's key."""
+    headers = {"authorization": f"Bearer {running.key}"}
+    with httpx.Client(base_url=running.url, timeout=90, headers=headers) as client:
+        yield client

@@ -1,14 +1,13 @@
 """The rules of fallback, without Ray: who answers, how it is marked, and that nothing outlives the deadline."""
 
 import asyncio
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
 
 from serving import cascade
 from serving.bundle.answer import Answer, BundleError
+from serving.problems import Refusal
 
 SURE, UNSURE, TAUGHT = Answer("seven", 0.9), Answer("one", 0.2), Answer("nine", 0.95)
 POLICY = cascade.Policy(student_ms=50, total_ms=400, confidence_min=0.5)
@@ -49,15 +48,46 @@ class Clock(asyncio.SelectorEventLoop):
         super()._run_once()  # type: ignore[misc]
 
 
-def run(student: Model, teacher: Model | None = None) -> tuple[cascade.Outcome | Exception, list[str], float]:
+@dataclass
+class Watch:
+    """Lets everything pass unless told otherwise, and writes down what it is told."""
+
+    student: bool = True
+    hedge: float | None = None
+    refusal: cascade.Failure | None = None
+    reasons: list[str] = field(default_factory=list)
+    told: list[tuple[str, str | None]] = field(default_factory=list)
+
+    def student_may(self) -> bool:
+        return self.student
+
+    def hedge_ms(self) -> float | None:
+        return self.hedge
+
+    def teacher_refusal(self, hedge: bool) -> cascade.Failure | None:
+        return self.refusal
+
+    def fell(self, reason: str) -> None:
+        self.reasons.append(reason)
+
+    def studied(self, ms: float, how: str | None) -> None:
+        self.told.append(("student", how))
+
+    def taught(self, how: str | None) -> None:
+        self.told.append(("teacher", how))
+
+
+def run(
+    student: Model, teacher: Model | None = None, watch: Watch | None = None
+) -> tuple[cascade.Outcome | Exception, list[str], float]:
     """Return the outcome or what was raised, the fallbacks counted, and the milliseconds it took."""
-    reasons: list[str] = []
+    watch = watch or Watch()
 
     async def ask() -> tuple[cascade.Outcome | Exception, float]:
         clock, outcome = asyncio.get_running_loop().time, None
         try:
-            outcome = await cascade.answer(student.ask, teacher.ask if teacher else None, POLICY, reasons.append)
-        except (cascade.UnansweredError, BundleError) as error:
+            outcome = await cascade.answer(student.ask, teacher.ask if teacher else None, POLICY, watch)
+        except (cascade.UnansweredError, BundleError, Refusal) as error:
             outcome = error
         took_ms = clock() * 1000
         await asyncio.sleep(0)  # a cancelled call learns of it in the loop's next round
@@ -65,7 +95,7 @@ def run(student: Model, teacher: Model | None = None) -> tuple[cascade.Outcome |
 
     with asyncio.Runner(loop_factory=Clock) as runner:
         outcome, took_ms = runner.run(ask())
-    return outcome, reasons, took_ms
+    return outcome, watch.reasons, took_ms
 
 
 def test_a_sure_student_in_time_answers_alone() -> None:
@@ -156,7 +186,7 @@ def test_a_caller_that_leaves_cancels_both_models() -> None:
     student, teacher = Model(SURE, after_ms=10_000), Model(TAUGHT, after_ms=10_000)
 
     async def leave() -> None:
-        call = asyncio.ensure_future(cascade.answer(student.ask, teacher.ask, POLICY, lambda reason: None))
+        call = asyncio.ensure_future(cascade.answer(student.ask, teacher.ask, POLICY, Watch()))
         await asyncio.sleep(0.15)
         call.cancel()
         await asyncio.wait([call])
@@ -166,18 +196,76 @@ def test_a_caller_that_leaves_cancels_both_models() -> None:
     assert student.calls == teacher.calls == ["asked", "cancelled"]
 
 
-def test_the_event_loop_stays_free_while_the_student_computes() -> None:
-    from serving.student import Student
+def test_a_late_student_is_hedged_and_the_sooner_one_answers() -> None:
+    watch, student, teacher = Watch(hedge=10), Model(SURE, after_ms=45), Model(TAUGHT, after_ms=5)
+    outcome, reasons, took_ms = run(student, teacher, watch)
+    assert outcome == cascade.Outcome(TAUGHT, fell_back=True, reason="hedge")
+    assert (reasons, student.calls, round(took_ms)) == (["hedge"], ["asked", "cancelled"], 15)
+    assert watch.told == [("student", "hedge"), ("teacher", None)]
 
-    student = Student.__new__(Student)  # no bundle: only how it is run matters here
-    student._thread = ThreadPoolExecutor(1)
-    student._answer = lambda item, delay_ms: (time.sleep(delay_ms / 1000), SURE)[1]  # type: ignore[method-assign]
 
-    async def rounds() -> int:
-        call, count = asyncio.ensure_future(student.answer({}, 300)), 0
-        while not call.done():
-            count += 1
-            await asyncio.sleep(0.005)
-        return count
+def test_a_hedge_that_loses_is_cancelled_and_is_no_fallback() -> None:
+    watch, teacher = Watch(hedge=10), Model(TAUGHT, after_ms=100)
+    outcome, reasons, _ = run(Model(SURE, after_ms=20), teacher, watch)
+    assert outcome == cascade.Outcome(SURE, fell_back=False, reason=None)
+    assert (reasons, teacher.calls) == ([], ["asked", "cancelled"])
+    assert watch.told == [("student", None), ("teacher", "dropped")]
 
-    assert asyncio.run(rounds()) > 3  # 60 on an idle machine, 1 if the model held the loop
+
+def test_a_hedge_that_was_sent_serves_the_timeout_too() -> None:
+    watch, teacher = Watch(hedge=10), Model(TAUGHT, after_ms=100)
+    outcome, reasons, took_ms = run(Model(SURE, after_ms=10_000), teacher, watch)
+    assert isinstance(outcome, cascade.Outcome)
+    assert (outcome.answer, reasons, round(took_ms)) == (TAUGHT, ["timeout"], 110)
+    assert teacher.calls == ["asked"]
+
+
+def test_a_failed_hedge_is_not_asked_again() -> None:
+    teacher = Model(RuntimeError("down"))
+    outcome, _, _ = run(Model(SURE, after_ms=100), teacher, Watch(hedge=10))
+    assert outcome == cascade.Outcome(SURE, fell_back=False, reason="timeout")
+    assert teacher.calls == ["asked"]
+
+
+def test_behind_an_open_breaker_the_student_is_left_alone() -> None:
+    student = Model(SURE)
+    outcome, reasons, _ = run(student, Model(TAUGHT), Watch(student=False))
+    assert outcome == cascade.Outcome(TAUGHT, fell_back=True, reason="breaker_open")
+    assert (reasons, student.calls) == (["breaker_open"], [])
+
+
+def test_behind_an_open_breaker_the_student_is_asked_all_the_same_when_nobody_else_is_left() -> None:
+    watch = Watch(student=False)
+    outcome, _, _ = run(Model(SURE), Model(RuntimeError("down")), watch)
+    assert outcome == cascade.Outcome(SURE, fell_back=False, reason="breaker_open")
+    assert watch.told == [("teacher", "error")]  # the breaker learns nothing from a call that it did not let through
+
+
+@pytest.mark.parametrize("refusal", ["budget", "breaker_open"])
+def test_a_teacher_that_may_not_be_asked_is_not_and_the_caller_learns_why(refusal: cascade.Failure) -> None:
+    teacher = Model(TAUGHT)
+    outcome, _, _ = run(Model(RuntimeError("no")), teacher, Watch(refusal=refusal))
+    assert isinstance(outcome, cascade.UnansweredError)
+    assert (outcome.student, outcome.teacher, teacher.calls) == ("error", refusal, [])
+
+
+def test_a_full_queue_is_no_reason_to_ask_the_teacher() -> None:
+    full, teacher = Refusal("overloaded", "full"), Model(TAUGHT)
+    watch = Watch()
+    assert run(Model(full), teacher, watch)[0] is full
+    assert (teacher.calls, watch.told) == ([], [("student", "dropped")])
+
+
+def test_what_the_student_said_stands_beside_the_teachers_answer() -> None:
+    outcome, _, _ = run(Model(UNSURE), Model(TAUGHT))
+    assert outcome == cascade.Outcome(TAUGHT, fell_back=True, reason="low_confidence")
+    assert isinstance(outcome, cascade.Outcome)
+    assert outcome.student == UNSURE
+
+
+@pytest.mark.parametrize(("student", "teacher"), [(Model(SURE), None), (Model(RuntimeError("x")), Model(TAUGHT)),
+                                                  (Model(SURE, 10_000), Model(TAUGHT, 10_000))])  # fmt: skip
+def test_the_guard_hears_of_every_call_once(student: Model, teacher: Model | None) -> None:
+    watch = Watch(hedge=10)
+    run(student, teacher, watch)
+    assert sorted(name for name, _ in watch.told) == ["student", "teacher"][: 1 if teacher is None else 2]

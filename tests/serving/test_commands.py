@@ -12,11 +12,11 @@ import httpx
 import pytest
 import yaml
 
-from cluster.errors import InputError
+from cluster.errors import DataError, InputError
 from cluster.recipe import Recipe
 from cluster.registry import Registry
 from cluster.store import Artifact, Store
-from serving import promoted
+from serving import auth, promoted
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,16 +42,36 @@ def test_a_recipe_that_was_never_promoted_cannot_be_served(
 
 
 @pytest.fixture
-def promoted_store(exported: tuple[Recipe, Store, Artifact], tmp_path: Path) -> tuple[Path, Path]:
+def promoted_store(exported: tuple[Recipe, Store, Artifact], champion: Registry, tmp_path: Path) -> tuple[Path, Path]:
     """A recipe file and a store whose bundle is the champion."""
-    recipe, store, bundle = exported
+    recipe, store, _ = exported
     path = tmp_path / "visual.yaml"
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
-    registry = Registry.beside(store.workspace)
-    version = registry.register("visual", str(bundle.path()), {"artifact_id": bundle.id})
-    if registry.alias("visual", "champion") is None:
-        registry.set_alias("visual", "champion", version, expect=None)
     return path, store.workspace
+
+
+def test_a_key_is_shown_once_and_kept_as_a_digest(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    drawn = json.loads(serving("key", "shop", "--file", str(file), "--per-minute", "60", "--json").stdout)
+    assert (drawn["role"], drawn["key"] in file.read_text(), file.stat().st_mode & 0o777) == ("client", False, 0o600)
+    caller = auth.Keys(auth.read(file)).caller(drawn["key"], "client")
+    assert (caller.name, caller.per_minute) == ("shop", 60.0)
+    again = serving("key", "shop", "--file", str(file), "--admin")
+    assert (again.returncode, "already" in again.stderr) == (2, True)
+    file.chmod(0o666)
+    with pytest.raises(DataError, match="written by others"):
+        auth.read(file)
+
+
+def test_config_prints_what_serve_deploy_reads(promoted_store: tuple[Path, Path], serve_ready: None) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    recipe, store = promoted_store
+    printed = serving("config", str(recipe), "--store", str(store), "--set", "serving.mode=split")
+    document = ServeDeploySchema(**yaml.safe_load(printed.stdout))
+    names = [one.name for one in document.applications]
+    assert names[0] == "gateway" and names[-1] == "teacher" and names[1].startswith("arm-")
+    assert document.http_options.host == "127.0.0.1"
 
 
 @pytest.fixture
@@ -84,6 +104,7 @@ def test_up_serves_the_champion_until_it_is_told_to_end(
         True,
         ["visual", "teacher"],
     )
+    assert "key" not in seen and "key" not in said
     again = serving("up", str(promoted_store[0]), "--store", store)
     assert again.returncode == 2
     assert "served already" in again.stderr

@@ -1,6 +1,7 @@
 """Picture classifiers from weights to answers: the exported graph, INT8, and the bundle's own command line."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,9 @@ import torch
 
 from cluster.recipe import Recipe, load
 from jobs import export
-from jobs.quantize import static
+from jobs.packing import writing
 from jobs.quantize.invariance import batch_invariant
+from jobs.quantize.plan import Plan
 from serving.bundle import predict
 from serving.bundle.answer import BundleError
 from serving.bundle.image_classes import Frame, blank, read, values
@@ -55,14 +57,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = {"task": "image_classification", "labels": LABELS, "picture": {"size": 12, "channels": 1}, "max_images": 1}
     (root / "hf" / "task.json").write_text(json.dumps(spec))
     recipe: Recipe = load("image_classification")
-    described = export.export(root / "hf", root / "float32", 17)
-    export.describe(root / "float32", described, recipe)
+    described = export.plain(root / "hf", root / "float32", recipe)
+    shutil.rmtree(root / "hf")  # a bundle holds nothing else
     feeds = [{"pixels": values(read(image, FRAME)[None])} for image in pictures(64)]
-    static.quantize(root / "float32" / "model.onnx", root / "model.onnx", feeds)
-    for name, file in export.code().items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(file.read_bytes())
-    export.describe(root, described, recipe)
+    fields = writing.student(root / "float32", root, recipe, Plan("static", rows={"model": feeds}))
+    writing.describe(root, described | fields, recipe)
     return root
 
 
@@ -121,7 +120,7 @@ def test_a_request_of_no_picture_two_or_something_else_is_refused(bundle: Path) 
 
 def test_the_gateways_student_warms_up_on_a_black_picture(bundle: Path) -> None:
     student = Student(bundle)
-    assert student.images_max == 1
+    assert student.reads.images_max == 1
     assert read(blank(FRAME), FRAME).max() == 0
 
 

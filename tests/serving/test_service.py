@@ -11,7 +11,7 @@ import pytest
 
 from cluster.errors import DataError, RaydistillError, RecipeError
 from cluster.recipe.serving import ServingSection
-from serving import api, app
+from serving import api, app, problems
 from serving.bundle import predict
 from serving.teachers import transformers
 
@@ -61,7 +61,7 @@ def test_health_readiness_models_and_openapi_answer(service: httpx.Client) -> No
     assert service.get("/healthz").json() == {"status": "ok"}
     assert service.get("/readyz").json() == {"status": "ready"}
     student, teacher = service.get("/v1/models").json()["data"]
-    assert (student["arm"], student["scheme"], student["batch_invariant"]) == ("student", "exact", True)
+    assert (student["arm"], student["scheme"], student["batch_invariant"]) == ("champion", "exact", True)
     assert teacher["id"] == "teacher"
     assert "/v1/predict" in service.get("/openapi.json").json()["paths"]
 
@@ -70,7 +70,7 @@ def test_health_readiness_models_and_openapi_answer(service: httpx.Client) -> No
 def test_a_wrong_address_gets_a_problem_document(service: httpx.Client, method: str, path: str, status: int) -> None:
     refused = service.request(method, path)
     assert (refused.status_code, refused.json()["status"]) == (status, status)
-    assert refused.headers["content-type"] == api.PROBLEM_TYPE
+    assert refused.headers["content-type"] == problems.PROBLEM_TYPE
 
 
 def test_haproxy_is_in_front_and_nothing_listens_beyond_loopback(service: httpx.Client) -> None:
@@ -122,3 +122,12 @@ def test_serving_never_starts_a_ray_of_its_own(
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     with pytest.raises(RaydistillError, match="not connected"):
         app.start(bundle, teacher, ServingSection())
+
+
+def test_every_example_of_the_document_works_sent_back_unchanged(admin: httpx.Client) -> None:
+    for path, operations in admin.get("/openapi.json").json()["paths"].items():
+        for method, operation in operations.items():
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+            answered = admin.request(method.upper(), path, json=body)
+            absent = path in ("/v1/admin/kill", "/v1/admin/promote", "/v1/admin/rollback")  # there is no challenger
+            assert answered.status_code < 300 or (absent and answered.status_code == 409), (path, answered.text)

@@ -12,7 +12,9 @@ from tokenizers import Tokenizer
 from cluster.errors import InputError
 from jobs.data import vocabulary
 from serving.bundle.answer import BundleError
+from serving.bundle.files import Folder
 from serving.bundle.writing import Writer
+from serving.engines import onnxruntime
 from serving.models import decoder, decoder_graph
 from serving.teachers import Reply
 from serving.teachers.causal import CausalParams
@@ -23,7 +25,7 @@ ITEMS = [{"text": text} for text in TEXTS]
 WORDS = vocabulary.learned(TEXTS, 270)
 SPEC = {
     "task": "text_generation", "continues": True, "tokens": WORDS.ends, "max_tokens": 32, "max_new_tokens": 7,
-    "temperature": 0.0, "seed": 0, "threads": 1,
+    "temperature": 0.0, "seed": 0, "threads": 1, "engine": onnxruntime.about(),
 }  # fmt: skip
 SIZES = {"layers": 2, "hidden_size": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "inner_size": 48}
 
@@ -55,7 +57,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def test_every_token_of_a_text_is_scored_as_torch_does(pair: tuple[Path, WritingTeacher, Any]) -> None:
     folder, teacher, spec = pair
-    ours = Writer(folder, spec).logits(ITEMS)
+    ours = Writer(Folder(folder), spec).logits(ITEMS)
     theirs = teacher.complete([teacher.prompt(item) for item in ITEMS])
     for own, reply in zip(ours, theirs, strict=True):
         assert isinstance(reply, Reply) and reply.logits is not None
@@ -66,7 +68,7 @@ def test_texts_are_continued_token_by_token_as_torch_does(pair: tuple[Path, Writ
     folder, teacher, spec = pair
     for mode in (spec, spec | {"continues": False}):
         teacher.spec = mode
-        ours, theirs = Writer(folder, mode).predict(ITEMS), teacher.answer(ITEMS)
+        ours, theirs = Writer(Folder(folder), mode).predict(ITEMS), teacher.answer(ITEMS)
         assert [one.text for one in ours] == [one.text for one in theirs]
         np.testing.assert_allclose([a.confidence for a in ours], [a.confidence for a in theirs], rtol=1e-4)
     teacher.spec = spec
@@ -74,18 +76,18 @@ def test_texts_are_continued_token_by_token_as_torch_does(pair: tuple[Path, Writ
 
 def test_a_drawn_answer_is_of_the_text_and_the_seed_alone(pair: tuple[Path, WritingTeacher, Any]) -> None:
     folder, _, spec = pair
-    drawing = Writer(folder, spec | {"temperature": 2.0})
+    drawing = Writer(Folder(folder), spec | {"temperature": 2.0})
     together = drawing.predict(ITEMS)
     assert [drawing.predict([item])[0].text for item in ITEMS] == [one.text for one in together]
-    assert Writer(folder, spec | {"temperature": 2.0, "seed": 1}).predict(ITEMS) != together
+    assert Writer(Folder(folder), spec | {"temperature": 2.0, "seed": 1}).predict(ITEMS) != together
 
 
 def test_an_answer_ends_at_the_end_token(pair: tuple[Path, WritingTeacher, Any]) -> None:
     folder, _, spec = pair
-    tokens, _ = Writer(folder, spec)._write(ITEMS[:1])[0]
+    tokens, _ = Writer(Folder(folder), spec)._write(ITEMS[:1])[0]
     ending = spec | {"tokens": {"bos": WORDS.bos, "eos": int(tokens[3])}}
     stop = tokens.tolist().index(tokens[3])
-    text = Writer(folder, ending).predict(ITEMS[:1])[0].text
+    text = Writer(Folder(folder), ending).predict(ITEMS[:1])[0].text
     assert text == WORDS.tokenizer.decode(tokens[:stop].tolist())
 
 
@@ -93,7 +95,7 @@ def test_an_answer_ends_at_the_end_token(pair: tuple[Path, WritingTeacher, Any])
 def test_an_empty_text_is_refused(pair: tuple[Path, WritingTeacher, Any], text: Any) -> None:
     folder, _, spec = pair
     with pytest.raises(BundleError, match="text"):
-        Writer(folder, spec).predict([{"text": text}])
+        Writer(Folder(folder), spec).predict([{"text": text}])
 
 
 def test_other_families_and_other_rotary_angles_are_refused(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from jobs.data.augment import (
     occlusion,
     time_shift,
     typos,
+    words,
 )
 from jobs.data.augment.params import Augmentation
 from serving.bundle import sounds
@@ -52,6 +53,7 @@ AUGMENTATIONS: dict[str, Kind] = {
     "audio_noise": Kind("audio", audio_noise.audio_noise, audio_noise.Params),
     "typos": Kind("text", typos.typos, typos.Params),
     "entity_replacement": Kind("text", entity_replacement.entity_replacement, entity_replacement.Params),
+    "words": Kind("text", words.words, words.Params),
 }
 
 
@@ -85,8 +87,9 @@ def augmented(requests: pa.Table, terms: Sequence[Term], seed: int) -> pa.Table:
     made: list[dict[str, Any]] = []
     for term in terms:
         params = AUGMENTATIONS[term.name].params.parse(term.params)
+        meant = parents if params.where is None else parents.filter(pa.array(params.where.rows(parents)))
         for copy in range(params.views):
-            made += _copies(parents, term, params, (seed, copy, first))
+            made += _copies(meant, term, params, (seed, copy, first))
             first += 1
     return pa.Table.from_pylist(made, requests.schema)
 

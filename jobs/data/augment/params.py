@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from cluster.recipe.base import Section
+from cluster.recipe.base import NOT_IDENTITY, Section
+from jobs.data.augment.where import Where
 
 
 class Augmentation(Section):
@@ -17,4 +18,9 @@ class Augmentation(Section):
         "teacher",
         description="inherit: the view keeps its row's true label; teacher: it has none but the teacher's answer. The "
         "teacher is asked about every view either way. Source: DESIGN decision 14",
+    )
+    where: Where | None = Field(
+        None,
+        description="only these rows, such as a slice that `jobs diff` names; null: every row",
+        json_schema_extra=NOT_IDENTITY,  # which rows have views, not what is in them
     )

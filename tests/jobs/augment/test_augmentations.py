@@ -253,3 +253,17 @@ def test_recordings_are_augmented_where_the_requests_have_them() -> None:
 def test_terms_that_cannot_work_are_refused_by_name(term: Term, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         augment.check([term], ["image", "text"])
+
+
+def test_a_kind_can_be_kept_to_a_slice_and_its_views_stay_the_same() -> None:
+    every = [Term(name="words", params={"views": 2})]
+    slice_ = [Term(name="words", params={"views": 2, "where": {"label_name": ["b"], "phrases": ["in rome"]}})]
+    table = requests(6)
+    everywhere, only = (augment.augmented(table, terms, seed=3).to_pylist() for terms in (every, slice_))
+    parents = {row["sample_id"] for row in table.to_pylist() if row["label_name"] == "b" and not row["parent"]}
+    assert {row["parent"] for row in only} == parents
+    assert only == [row for row in everywhere if row["parent"] in parents]
+    lengths = {"where": {"words_min": 99}}
+    assert not len(augment.augmented(table, [Term(name="words", params=lengths)], seed=3))
+    with pytest.raises(RecipeError, match="at least one of"):
+        augment.check([Term(name="words", params={"where": {}})], ["text"])

@@ -1,32 +1,11 @@
-"""Commands run as the application runs them, in this process, and a text recipe whose models are tiny."""
+"""A text recipe whose models are tiny."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 WORDS = ["where", "is", "my", "card", "the", "loan", "bill", "rate", "please", "cancel", "transfer", "why", "how"]
 CLASSES = ("bill", "card", "loan")
-
-
-@pytest.fixture
-def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
-    """Run `python -m jobs ARGUMENTS --json` from `tmp_path`: the exit code and the one document on stdout."""
-    from jobs.__main__ import app
-
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, dict[str, Any]]:
-        done = CliRunner().invoke(app, [*map(str, arguments), "--json"])
-        out, err = capfd.readouterr()
-        lines = out.strip().splitlines()
-        assert len(lines) == 1, (done.output, done.exception, err)
-        return done.exit_code, json.loads(lines[0])
-
-    return run
 
 
 @pytest.fixture(scope="session")

@@ -103,12 +103,21 @@ def test_a_run_that_fits_is_continued(earlier: Recipe, store: Store, tiny_digits
     continued.check(tiny_digits(f"distill.continue_from={run_name(earlier)}", "generate.seed=1"), store)
 
 
-def test_the_replayed_share_is_of_all_rows_and_takes_none_twice() -> None:
+def test_the_replayed_share_is_of_all_rows_and_takes_none_twice_and_nothing_that_failed(
+    tiny_digits: MakeRecipe,
+) -> None:
     new, old = (pa.table({"sample_id": [str(row) for row in rows]}) for rows in (range(80), range(70, 270)))
-    rows = continued.replayed(0.2, new, old, seed=3)
+    whole = tiny_digits().distill
+    rows = continued.replayed(whole, new, old, seed=3)
     assert len(rows) == 20 and rows.min() >= 10 and len(set(rows.tolist())) == 20
-    np.testing.assert_array_equal(rows, continued.replayed(0.2, new, old, seed=3))
-    assert len(continued.replayed(0.9, new, old, seed=3)) == 190  # as many as there are
+    np.testing.assert_array_equal(rows, continued.replayed(whole, new, old, seed=3))
+    most = whole.model_copy(update={"replay_share": 0.9})
+    assert len(continued.replayed(most, new, old, seed=3)) == 190  # as many as there are
+    failed = most.model_copy(update={"replay_except": [{"label_name": ["card"]}]})
+    told = pa.array(["card" if row % 2 else "loan" for row in range(200)])
+    old = old.append_column("label_name", pa.nulls(200, pa.string())).append_column("response", told)
+    left = continued.replayed(failed, new, old, seed=3)
+    assert len(left) == 95 and not (left % 2).any()
 
 
 @pytest.mark.slow

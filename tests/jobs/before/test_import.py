@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from cluster import pii
 from cluster.recipe import load
 from jobs import tasks
 from jobs.before import ingest, seeds
 from jobs.before.seeds import SPLITS, Seed, Shares
-from jobs.data.filters import pii
 
 CLASSES = ("bill", "card", "loan")
 ROWS = [(f"{CLASSES[row % 3]} question number {row}", CLASSES[row % 3]) for row in range(90)]

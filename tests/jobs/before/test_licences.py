@@ -10,7 +10,7 @@ from cluster.errors import InputError
 from cluster.recipe import Recipe
 from cluster.recipe.models import EnsembleSection, TeacherSection
 from cluster.store import Store
-from jobs import evaluate, export, promote
+from jobs import evaluate, export, fit, promote
 from jobs.before import licences
 
 
@@ -136,10 +136,12 @@ def promotable(recipe_values: dict[str, Any], store: Store, tmp_path: Path) -> R
         recipe_values["data"][split] = str(path)
     asked = recipe(recipe_values, params={"model": "gpt-4o"})
     values = {
-        "artifacts": {"bundle": "b"}, "gates": [], "primary_metric": "accuracy", "run": "r", "recipe": {"name": "n"},
+        "artifacts": {"bundle": "b", "teacher": fit.STEP.id(asked)}, "gates": [], "primary_metric": "accuracy",
+        "run": "r", "recipe": {"name": "n"},
         "models": {"student_int8": {"metrics": {"accuracy": 1.0}}}, "retention": {"value": 1.0},
     }  # fmt: skip
-    for step, name in ((export.STEP, "bundle.json"), (evaluate.STEP, "report.json")):
+    made = ((fit.STEP, "config.json"), (export.STEP, "bundle.json"), (evaluate.STEP, "report.json"))
+    for step, name in made:
         parents = {"p": "p"}
         with store.draft(
             step.kind, step.id(asked), section=step.section(asked), parents=parents, step_version=step.version

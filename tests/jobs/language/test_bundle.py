@@ -13,7 +13,7 @@ import pytest
 from cluster.recipe import Recipe
 from cluster.store import Artifact, Store
 from jobs import distill, export, fit
-from jobs.measure import exam, gates, next_tokens
+from jobs.measure import beyond, exam, gates, next_tokens
 from jobs.tasks.text_generation.task import TextGeneration
 from serving.bundle import predict
 
@@ -50,7 +50,9 @@ def test_a_bundle_continues_a_text_alone_and_every_model_is_scored_on_the_true_t
     student, teacher = (store.get(step.kind, step.id(recipe)).path() for step in (distill.STEP, fit.STEP))
     models = {"teacher": teacher / "hf", "student": student / "hf", "control": student / "hf"}
     rows = exam.of(TextGeneration(recipe).requests("test"), None, 0)
-    section = recipe.evaluate.model_copy(update={"latency_requests": 20, "bootstrap": 100})
+    section = recipe.evaluate.model_copy(
+        update={"latency_requests": 20, "bootstrap": 100, "fresh_requests": 4, "edge": ["mcu"]}
+    )
     quick = recipe.model_copy(update={"evaluate": section})
     asked, report = next_tokens.examine(quick, rows, models, bundle.path(), student)
     assert list(asked) == list(report["models"]) == ["teacher", "student", "student_int8", "control", "baseline"]
@@ -61,6 +63,13 @@ def test_a_bundle_continues_a_text_alone_and_every_model_is_scored_on_the_true_t
     assert report["retention"]["value"] == pytest.approx(value)
     assert report["kv_share"] == 0.5
     assert report["param_share"] < 1
+    beyond.measure(beyond.Setting(quick, store, rows, asked, {}, {"teacher": teacher, "student": student, "bundle":
+                   bundle.path()}, TextGeneration(recipe).requests, report, tmp_path))  # fmt: skip
     judged = {gate["name"]: gate["value"] for gate in gates.judge(report, recipe.evaluate.gates, True)}
     assert judged["retention_min"] == report["retention"]["value"]
+    assert judged["golden_agreement_min"] == report["golden"]["with_float"] >= 0.9
+    assert set(report["written"]) == {"rows", "teacher", "student", "student_int8"}
+    assert all(0 <= report["written"]["student"][name] <= 1 for name in ("bleu", "exact_match"))
+    assert len(report["transfer"]["cka"]["matrix"]) == report["transfer"]["cka"]["student_layers"] == 1
+    assert report["per_class"] is None and "next tokens" in report["not_measured"]["per_class"]
     assert json.dumps(report, allow_nan=False)

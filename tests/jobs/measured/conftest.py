@@ -34,6 +34,9 @@ TINY = (
     "distill.stages.2.kv_heads=1",
     "evaluate.latency_requests=20",
     "evaluate.bootstrap=200",
+    "evaluate.fresh_requests=6",
+    "evaluate.edge=[rpi4]",
+    "evaluate.robustness.rows=12",
     "evaluate.gates={latency_p95_ms: null, retention_min: 0.5, int8_drop_max: 0.5, int8_agreement_min: 0.5, "
     "param_share_max: 1.0, above_control: -1.0}",
 )

@@ -6,14 +6,16 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.errors import ArtifactMissing
+from cluster.errors import ArtifactMissing, RecipeError
 from cluster.recipe import Recipe
 from cluster.store import Artifact
 from jobs import distill, evaluate, tasks
+from jobs.measure import beyond
 
 CONTRACT = {
     "run", "recipe", "commit", "models", "primary_metric", "retention", "int8", "kv_share", "param_share", "stages",
-    "curation", "gates", "seconds", "speedup", "control_gain", "dead_letters",
+    "curation", "gates", "seconds", "speedup", "control_gain", "dead_letters", "not_measured", "evaluate_seconds",
+    *beyond.PARTS,
 }  # fmt: skip
 
 
@@ -91,3 +93,48 @@ def test_a_control_arm_that_was_asked_for_and_is_not_there_is_named(
     recipe = tiny_recipe("distill.batch_size=7")
     with pytest.raises(ArtifactMissing, match=f"no control {distill.CONTROL.id(recipe)}"):
         tiny_run.carry_out(evaluate.STEP, recipe)
+
+
+def test_every_part_is_measured_or_says_why_not_and_what_it_took(values: dict[str, Any]) -> None:
+    assert list(values["evaluate_seconds"]) == list(beyond.PARTS)
+    absent = {name for name in beyond.PARTS if values[name] is None}
+    assert absent == {"fairness", "written"} and absent <= set(values["not_measured"])
+    assert {"gate_fairness_gap_max", "champion"} <= set(values["not_measured"])
+    gates = {gate["name"]: gate for gate in values["gates"]}
+    assert gates["memory_max_bytes"]["passed"] and gates["licence_allows"]["value"] is True
+    assert gates["golden_agreement_min"]["value"] == values["golden"]["with_float"]
+
+
+def test_slices_intervals_and_classes_are_those_of_the_same_answers(values: dict[str, Any]) -> None:
+    int8 = values["models"]["student_int8"]
+    assert values["intervals"]["student_int8"]["exact_match"]["value"] == int8["metrics"]["exact_match"]
+    assert {one["name"]: one["student_int8"] for one in values["slices"]["slice"]} == int8["slices"]
+    assert sum(one["support"] for one in values["per_class"]["student_int8"]["classes"]) == values["rows"]
+    assert values["calibration"]["student_int8"]["temperature"]["value"] > 0
+    assert sum(one["rows"] for one in values["transfer"]["agreement_by_confidence"]) == values["rows"]
+
+
+def test_golden_samples_lie_beside_the_report(values: dict[str, Any], report: Artifact) -> None:
+    table = pq.read_table(report.path() / "golden.parquet").to_pydict()
+    same = [a == b for a, b in zip(table["student"], table["student_int8"], strict=True)]
+    assert len(same) == values["golden"]["rows"] and sum(same) / len(same) == values["golden"]["with_float"]
+
+
+def test_noise_money_and_devices_are_told_for_the_served_student(values: dict[str, Any]) -> None:
+    assert {one["kind"] for one in values["robustness"]["kinds"]} == {
+        "gaussian_noise", "brightness", "occlusion", "typos"
+    }  # fmt: skip
+    cost = values["money"]["per_1000"]
+    assert 0 < cost["student"] <= cost["student_with_deferrals"] and cost["teacher"] > 0
+    assert [one["profile"] for one in values["edge"]] == ["rpi4"] and values["edge"][0]["fits"]
+    assert set(values["cost"]["engines"]) == {"teacher", "student", "student_int8"}
+
+
+def test_what_cannot_be_looked_at_is_refused_before_anything_runs(tiny_recipe: Callable[..., Recipe]) -> None:
+    evaluate.check(tiny_recipe())
+    with pytest.raises(RecipeError, match="unknown device"):
+        evaluate.check(tiny_recipe("evaluate.edge=[toaster]"))
+    with pytest.raises(RecipeError, match="slice_columns"):
+        evaluate.check(tiny_recipe("evaluate.slice_columns=[weather]"))
+    with pytest.raises(RecipeError, match=r"(?s)fairness\.positive.*task with classes"):
+        evaluate.check(tiny_recipe("evaluate.fairness={templates: none.csv, positive: good}"))

@@ -15,6 +15,7 @@ from cluster.errors import DataError, RecipeError
 from cluster.recipe import Recipe
 from jobs import export, tasks
 from jobs.data.items import COLUMNS, item_of
+from jobs.packing import checking, writing
 from jobs.tasks.visual_qa.rows import TOKENS, vocabulary
 from jobs.tasks.visual_qa.task import VisualQA
 from jobs.training import table
@@ -153,14 +154,14 @@ def test_a_teacher_trains_on_all_media_and_its_bundle_answers_as_it_does(make_re
     trained = run_local(job, tmp_path / "run")
     assert {"exact_match", "audio", "image", "image+audio", "video"} >= set(trained.progress["stages"][0]["after"])
     folder = tmp_path / "bundle"
-    spec = export.export(trained.weights, folder, 17) | {"scheme": "float32", "batch_invariant": None}
+    spec = export.plain(trained.weights, folder, recipe)
     assert sorted(path.name for path in folder.glob("*.onnx")) == ["audio.onnx", "decoder.onnx", "vision.onnx"]
-    for name, file in export.code().items():
+    for name, file in writing.code().items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(file.read_bytes())
-    export.describe(folder, spec, recipe)
+    writing.describe(folder, spec, recipe)
     items = [item_of(row) for row in task.requests("test").select([*COLUMNS]).to_pylist()]
-    assert export.difference(trained.weights, folder, items) < 1e-4
+    assert checking.difference(trained.weights, folder, items) < 1e-4
     here = predict.load(folder).predict(items)
     there = teachers.load(trained.weights).answer(items)
     assert [one.text for one in here] == [one.text for one in there]

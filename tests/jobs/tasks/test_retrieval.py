@@ -17,6 +17,8 @@ from cluster.recipe import Recipe
 from jobs import export, tasks
 from jobs.data import pairs
 from jobs.measure import baselines, ranking
+from jobs.packing import checking, writing
+from jobs.quantize.plan import Plan
 from jobs.tasks.soft_labels import record
 from jobs.training import table
 from jobs.training.loop import Job
@@ -135,11 +137,10 @@ def test_a_student_learns_the_list_and_its_bundle_ranks_it(
     assert set(told["after"]) == {"recall_at_1", "recall_at_5", "recall_at_10", "mrr"}
     plain, quantized = tmp_path / "float32", tmp_path / "bundle"
     quantized.mkdir()
-    export.describe(plain, export.export(trained.weights, plain, recipe.export.opset), recipe)
-    export.quantize(plain, quantized, recipe)
-    export.describe(quantized, json.loads((plain / "bundle.json").read_text()), recipe)
+    spec = export.plain(trained.weights, plain, recipe)
+    writing.describe(quantized, spec | writing.student(plain, quantized, recipe, Plan("exact")), recipe)
     items = [{"text": f"what is {own}"} for own in PLANTS]
-    assert export.difference(trained.weights, plain, items) < 1e-3
+    assert checking.difference(trained.weights, plain, items) < 1e-3
     teacher_says = transformers.load(teacher).answer(items)
     bundle = predict.load(quantized)
     said = bundle.predict(items)

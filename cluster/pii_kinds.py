@@ -1,7 +1,7 @@
 """Structured personal data by its form and its check digits: card, IBAN, phone, e-mail, IP address, URL, US SSN.
 
 Tuned on the train part of presidio-research's synthetic set. Nothing here knows names, addresses, dates of birth or
-licence numbers: those need a model, which is one more function of this form in `pii.DETECTORS`.
+licence numbers: those need a model, which is one more function of this form in `cluster.pii.DETECTORS`.
 """
 
 from __future__ import annotations

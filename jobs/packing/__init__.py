@@ -1,0 +1,1 @@
+"""Makes the folder that is served: graphs of a network, the code that answers, and the description that seals it."""

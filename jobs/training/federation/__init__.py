@@ -1,0 +1,1 @@
+"""Distillation from several sites that share soft labels on public rows, and nothing else."""

@@ -1,0 +1,42 @@
+"""ONNX Runtime on the CPU: the engine that every task and network is exported for first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from serving.bundle.answer import Array
+
+FILE, NEEDS = ".onnx", "onnxruntime"
+PROVIDER = "CPUExecutionProvider"
+
+
+def about() -> dict[str, Any]:
+    """What pins an answer's bits beside the file: another version, provider or optimization computes others."""
+    import onnxruntime
+
+    return {
+        "name": "onnxruntime", "version": onnxruntime.__version__, "provider": PROVIDER, "graph_optimization": "all"
+    }  # fmt: skip
+
+
+def open_graph(data: bytes, engine: Mapping[str, Any], threads: int) -> Graph:
+    """A graph (an ONNX or ORT-format file's bytes) that runs on `threads` threads inside one operator."""
+    return Graph(data, threads)
+
+
+class Graph:
+    """One session. Raises what ONNX Runtime raises for bytes that are no graph."""
+
+    def __init__(self, data: bytes, threads: int) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level, options.graph_optimization_level = 3, ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        self.session = ort.InferenceSession(data, options, providers=[PROVIDER])
+        self.inputs = {node.name for node in self.session.get_inputs()}
+
+    def __call__(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """See `serving.engines.Engine`."""
+        return list(self.session.run(None, {name: value for name, value in feeds.items() if name in self.inputs}))

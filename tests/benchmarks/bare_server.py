@@ -1,0 +1,77 @@
+"""A bundle behind another server, for comparison: `bare_server.py KIND BUNDLE PORT`, KIND is fastapi or litserve.
+
+`fastapi` is what one would write without us: uvicorn, FastAPI, pydantic in and out, the model in one thread. `litserve`
+runs where LitServe is installed (a virtual environment of its own; its pins fight ours). Both answer with the bundle's
+own `predict.py`, the very graph and threads that the gateway serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+
+def item_of(body: dict[str, Any]) -> dict[str, Any]:
+    return {"text": body["text"], "images": [base64.b64decode(image) for image in body["images"]]}
+
+
+def run_fastapi(bundle: str, port: int) -> None:
+    import uvicorn
+    from fastapi import FastAPI
+    from pydantic import BaseModel
+
+    from serving.bundle import predict
+
+    model, thread, app = predict.load(bundle), ThreadPoolExecutor(1), FastAPI()
+
+    class Body(BaseModel):
+        text: str
+        images: list[str] = []
+
+    class Reply(BaseModel):
+        text: str
+        confidence: float
+
+    @app.post("/v1/predict", response_model=Reply)
+    async def ask(body: Body) -> Reply:
+        loop = asyncio.get_running_loop()
+        (found,) = await loop.run_in_executor(thread, model.predict, [item_of(body.model_dump())])
+        return Reply(text=found.text, confidence=found.confidence)
+
+    globals().update(Body=Body, Reply=Reply)
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
+
+
+def run_litserve(bundle: str, port: int) -> None:
+    import litserve  # type: ignore[import-not-found]
+
+    from serving.bundle import predict
+
+    class Api(litserve.LitAPI):  # type: ignore[misc]
+        def setup(self, device: str) -> None:
+            self.model = predict.load(bundle)
+
+        def decode_request(self, request: dict[str, Any]) -> dict[str, Any]:
+            return item_of(request)
+
+        def predict(self, items: Any) -> Any:
+            return self.model.predict(items) if isinstance(items, list) else self.model.predict([items])[0]
+
+        def batch(self, inputs: list[Any]) -> list[Any]:
+            return inputs
+
+        def unbatch(self, output: list[Any]) -> list[Any]:
+            return output
+
+        def encode_response(self, output: Any) -> dict[str, Any]:
+            return {"text": output.text, "confidence": output.confidence}
+
+    api = Api(max_batch_size=16, batch_timeout=0.0, api_path="/v1/predict")
+    litserve.LitServer(api, accelerator="cpu").run(host="127.0.0.1", port=port, log_level="error")
+
+
+if __name__ == "__main__":
+    {"fastapi": run_fastapi, "litserve": run_litserve}[sys.argv[1]](sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,147 @@
+"""What the gateway costs over the raw model, beside a bare FastAPI and (where it is installed) LitServe.
+
+The same bundle, thread count and requests, asked in turns in one run, so that neighbours disturb all of them alike.
+$RAYDISTILL_LITSERVE names the Python of a virtual environment with litserve, onnxruntime, numpy, tokenizers and pillow.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from cluster.recipe import Recipe, ResourcesSection
+from cluster.recipe.serving import ServingSection
+from cluster.store import Artifact, Store
+from serving.bundle import predict
+from serving.examples import predict_body
+from serving.loopback import free_port
+from serving.served import spec_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+ROUNDS, ASKED = 8, 150
+ROOT = Path(__file__).resolve().parents[2]
+SERVER = Path(__file__).with_name("bare_server.py")
+
+
+@pytest.fixture(scope="module")
+def bundle(exported: tuple[Recipe, Store, Artifact]) -> Path:
+    return exported[2].path()
+
+
+@pytest.fixture(scope="module")
+def gateway(ray_cluster: ResourcesSection, bundle: Path) -> Iterator[str]:
+    from serving import app
+
+    section = ServingSection(student_ms=5000.0, total_ms=20000.0, queue_ms=60000.0, queue_max=512)
+    running = app.start(bundle, None, section)
+    yield running.url
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def fastapi(bundle: Path) -> Iterator[str]:
+    yield from server(sys.executable, "fastapi", bundle)
+
+
+@pytest.fixture(scope="module")
+def litserve(bundle: Path) -> Iterator[str]:
+    python = os.environ.get("RAYDISTILL_LITSERVE")
+    if python is None:
+        pytest.skip("needs a virtual environment with LitServe, named by $RAYDISTILL_LITSERVE")
+    yield from server(python, "litserve", bundle)
+
+
+def server(python: str, kind: str, bundle: Path) -> Iterator[str]:
+    port = free_port("127.0.0.1")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([python, str(SERVER), kind, str(bundle), str(port)], cwd=ROOT, env=environment)
+    url, until = f"http://127.0.0.1:{port}", time.monotonic() + 60
+    try:
+        while time.monotonic() < until:
+            try:
+                httpx.get(url, timeout=1)
+                break
+            except httpx.HTTPError:
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def p50_ms(ask: Callable[[], Any]) -> float:
+    took = []
+    for _ in range(ASKED):
+        began = time.perf_counter()
+        ask()
+        took.append((time.perf_counter() - began) * 1000)
+    return statistics.median(took)
+
+
+def poster(client: httpx.Client, body: dict[str, Any]) -> Callable[[], Any]:
+    return lambda: client.post("/v1/predict", json=body).raise_for_status()
+
+
+def test_one_client(gateway: str, fastapi: str, bundle: Path, record: Callable[..., None]) -> None:
+    body, model = predict_body(spec_of(bundle)), predict.load(bundle)
+    item = {"text": body["text"], "images": [predict_bytes(image) for image in body["images"]]}
+    rounds: dict[str, list[float]] = {"raw": [], "fastapi": [], "gateway": []}
+    with httpx.Client(base_url=gateway) as ours, httpx.Client(base_url=fastapi) as bare:
+        asks = {"raw": lambda: model.predict([item]), "fastapi": poster(bare, body), "gateway": poster(ours, body)}
+        for ask in asks.values():
+            p50_ms(ask)
+        for _ in range(ROUNDS):
+            for name, ask in asks.items():
+                rounds[name].append(p50_ms(ask))
+    best = {name: min(values) for name, values in rounds.items()}
+    over = best["gateway"] - best["raw"]
+    what = "p50 of POST /v1/predict over the raw in-process model, one client, fused, best of interleaved rounds"
+    record("serving.overhead", what, over, "ms", peer="raw model", bar="< 1.5", passed=over < 1.5, rounds=rounds)
+    what = "p50 of POST /v1/predict, one client, fused, against bare FastAPI + the same engine in a thread"
+    ratio = best["gateway"] / best["fastapi"]
+    record("serving.fastapi", what, best["gateway"], "ms", peer="uvicorn + FastAPI", peer_value=best["fastapi"],
+           bar="< 2x", passed=ratio < 2, rounds=rounds)  # fmt: skip
+
+
+def predict_bytes(image: str) -> bytes:
+    import base64
+
+    return base64.b64decode(image)
+
+
+def answers_per_s(url: str, body: dict[str, Any], clients: int = 32, seconds: float = 6.0) -> float:
+    counts, over = [0] * clients, threading.Event()
+
+    def ask(number: int) -> None:
+        with httpx.Client(base_url=url, timeout=60) as client:
+            while not over.is_set():
+                client.post("/v1/predict", json=body).raise_for_status()
+                counts[number] += 1
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    began = time.perf_counter()
+    time.sleep(seconds)
+    over.set()
+    took = time.perf_counter() - began
+    for thread in threads:
+        thread.join()
+    return sum(counts) / took
+
+
+def test_thirty_two_clients(gateway: str, litserve: str, bundle: Path, record: Callable[..., None]) -> None:
+    body = predict_body(spec_of(bundle))
+    rounds = [(answers_per_s(gateway, body), answers_per_s(litserve, body)) for _ in range(3)]
+    ours, theirs = (max(values) for values in zip(*rounds, strict=True))
+    what = "answers a second at 32 clients, best of 3 interleaved rounds, same bundle and threads"
+    record("serving.throughput", what, ours, "1/s", peer="LitServe", peer_value=theirs, bar=">= 1x",
+           passed=ours >= theirs, rounds=rounds)  # fmt: skip

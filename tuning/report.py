@@ -1,0 +1,96 @@
+"""The page of a search: self-contained HTML that says what was best, by how much, what mattered and what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from jobs.after import wording
+from jobs.after.page import filled
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+OBJECTIVES: Mapping[str, Callable[[float | None], str]] = {
+    "quality": wording.percent,
+    "latency_ms": wording.milliseconds,
+    "bytes": wording.size,
+}
+
+
+def render(found: Mapping[str, Any]) -> str:
+    """The page of `search.json`'s content."""
+    from markupsafe import Markup
+
+    from tuning import plots
+
+    drawn = {name: Markup(text) for name, text in plots.all_plots(found).items()}
+    knobs = {name: Markup(text) for name, text in plots.knob_plots(found).items()}
+    return filled(
+        TEMPLATE, r=found, plots=drawn, knobs=knobs, verdict=verdict(found), rows=[row(one) for one in found["trials"]]
+    )
+
+
+def verdict(found: Mapping[str, Any]) -> str:
+    """One sentence: whether the best recipe found beats the one that was given."""
+    best, gained = found["best"], found["gain"]
+    if best is None:
+        return "No trial was finished."
+    if best["preset"]:
+        return "Nothing that was tried is better than the recipe as it was."
+    reached = (
+        f"The best trial reaches {wording.percent(best['objectives']['quality'])} on {found['rows']} validation rows"
+    )
+    if gained is None:
+        return f"{reached}; the recipe as it was did not finish, so there is nothing to compare with."
+    if gained["low"] is None:
+        return f"{reached}, {wording.points(gained['value'])} against the recipe as it was (not tested for chance)."
+    interval = f"95 % interval {wording.points(gained['low'])} to {wording.points(gained['high'])}"
+    told = "better than" if gained["verdict"] == "better" else "a tie with"
+    return f"{reached}: {told} the recipe as it was ({wording.points(gained['value'])}, {interval})."
+
+
+def row(one: Mapping[str, Any]) -> dict[str, str]:
+    """A trial as the page's table shows it."""
+    if one["status"] == "done":
+        told = {name: show(one["objectives"][name]) for name, show in OBJECTIVES.items()}
+        how = "finished"
+    else:
+        told = dict.fromkeys(OBJECTIVES, wording.DASH)
+        how = _ending(one)
+    point = ", ".join(f"{name} {_value(value)}" for name, value in one["point"].items())
+    preset = " (the recipe as it was)" if one["preset"] else ""
+    return {"number": str(one["number"] + 1), **told, "how": how + preset, "point": point,
+            "seconds": wording.seconds(one.get("seconds"))}  # fmt: skip
+
+
+def _ending(one: Mapping[str, Any]) -> str:
+    if one["status"] == "stopped":
+        return f"stopped at {one['progress']} %, agreement {wording.percent(one['agreement'])}"
+    return f"failed: {one['reason']}" if one["status"] == "failed" else "cut by the end of the budget"
+
+
+def show(found: Mapping[str, Any], folder: Path) -> RenderableType:
+    """What the command prints for people."""
+    table = Table(
+        "trial", "quality", "latency", "bytes", "knobs", title=found["search"], title_justify="left", box=None
+    )
+    for number in found["front"]:
+        own = row(found["trials"][number])
+        table.add_row(own["number"], own["quality"], own["latency_ms"], own["bytes"], own["point"])
+    lines = [verdict(found), f"trials: {', '.join(f'{count} {name}' for name, count in found['count'].items())}"]
+    if found["ties"]:
+        lines.append(f"{len(found['ties'])} other trial(s) cannot be told from the best on these rows")
+    if found["importance"]:
+        lines.append(
+            "what mattered: " + ", ".join(f"{name} {share:.0%}" for name, share in found["importance"].items())
+        )
+    lines += [f"the Pareto front is the table above; page: {folder / 'report.html'}"]
+    lines += [f"python -m jobs run {folder / 'best.yaml'}"] if found["best"] is not None else []
+    return Group(table, *lines)
+
+
+def _value(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
