@@ -58,7 +58,7 @@ def test_a_run_answers_over_http_and_is_reused_whole(
     assert first["run"] == name
     assert set(first["artifacts"]) >= {"teacher", "student", "control", "bundle", "report", "promotion"}
     assert len(first["demo"]["answers"]) == 20
-    assert first["demo"]["fallback"]["reason"] == "timeout"
+    assert first["demo"]["fallback"]["reason"] in ("hedge", "timeout")
     again = answered(store, tiny_overrides, "run", "digits")
     assert again["artifacts"] == first["artifacts"]
     report = answered(store, [], "report", name)

@@ -45,9 +45,10 @@ def test_a_bundle_in_a_bare_environment_answers_the_served_bits(
         picture.write_bytes(question.item["images"][0])
         command = [bare, copied / "predict.py", "--text", question.item["text"], "--image", picture]
         ran = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, check=True)
-        served = asyncio.run(student.answer(question.item))
+        served = asyncio.run(student.answer(question.item, 60_000.0))
         said = json.loads(ran.stdout)
         assert (said["text"], said["confidence"].hex()) == (served.text, served.confidence.hex())
+    student.close()
     ran = subprocess.run(
         [bare, copied / "predict.py", "--self-test"], env={}, capture_output=True, text=True, check=True
     )
