@@ -27,6 +27,9 @@ _EVERYWHERE = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",  # 10x the requests of the Python proxy, and no freeze when a host goes silent
     # A killed router then costs no request; allowed because inference is idempotent.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    # The dead one has the fewest connections, so it is picked again until three errors take it out: with the default
+    # of 3 a request could run out of tries before that.
+    "RAY_SERVE_HAPROXY_RETRIES": "10",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",  # else every stop takes 30 s
     "TOKENIZERS_PARALLELISM": "false",
 }

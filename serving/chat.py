@@ -123,7 +123,10 @@ class Answered(BaseModel):
 def add(app: FastAPI, desk: Desk) -> None:
     """Add the route."""
 
-    @app.post("/v1/chat/completions", response_model=Answered, responses=refusals.documented(*ANSWERING, "not_found"))
+    streamed: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    responses = {200: streamed, **refusals.documented(*ANSWERING, "not_found")}
+
+    @app.post("/v1/chat/completions", response_model=Answered, responses=responses)
     async def complete(request: Request) -> Any:
         """Continue a conversation, whole or as server-sent events (`stream`)."""
         inputs.let_in(request, desk)
