@@ -6,7 +6,6 @@ A person fills the column `right` of `audit.csv` with yes or no; `read` turns it
 from __future__ import annotations
 
 import csv
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +14,11 @@ import pyarrow as pa
 
 from cluster.errors import DataError
 from jobs.after import wording
+from jobs.measure.shares import wilson
 
 SHEET = "audit.csv"
 COLUMNS = ("sample_id", "prompt", "pictures", "response", "label_name", "right")
 YES, NO = ("yes", "y", "1", "true", "right"), ("no", "n", "0", "false", "wrong")
-Z95 = 1.959964  # two-sided 95 % point of the normal distribution
 
 
 @dataclass(frozen=True)
@@ -99,11 +98,3 @@ def told(audit: Audit) -> str:
     low, high = wording.percent(audit.low), wording.percent(audit.high)
     share = f"{wording.percent(audit.accuracy)} right (95 % interval {low} to {high})"
     return f"{share}: {audit.right} of {audit.judged} judged rows, {audit.blank} left blank"
-
-
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """95 % score interval of a share (Wilson 1927); `count` is at least 1."""
-    share, z2 = hits / count, Z95**2
-    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = Z95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    return max(0.0, centre - half), min(1.0, centre + half)

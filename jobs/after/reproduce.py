@@ -14,6 +14,7 @@ from cluster.errors import StepFailed
 from cluster.store import Artifact, Store
 from jobs import evaluate
 from jobs.after import naming, wording
+from jobs.measure.shares import wilson
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,13 +96,11 @@ def _artifact(first: Artifact | None, again: Artifact) -> dict[str, Any]:
 def _metrics(first: Mapping[str, Any], again: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The primary metric of every model; one that moved is close while it stays inside the 95 % interval of a share of
     that many test rows."""
-    from jobs.after.diff import intervals
-
     primary, rows = first["primary_metric"], first["rows"]
     told = []
     for model, values in first["models"].items():
         old, new = values["metrics"][primary], again["models"][model]["metrics"][primary]
-        low, high = intervals.wilson(round(old * rows), rows) if 0 <= old <= 1 else (old, old)
+        low, high = wilson(round(old * rows), rows) if 0 <= old <= 1 else (old, old)
         verdict = SAME if old == new else CLOSE if low <= new <= high else OTHER
         told.append({"model": model, "metric": primary, "first": old, "again": new, "low": low, "high": high,
                      "verdict": verdict})  # fmt: skip

@@ -17,6 +17,7 @@ from cluster.errors import InputError, RecipeError
 from cluster.recipe.measures import FairnessSection
 from jobs.data import readers
 from jobs.measure import slices
+from jobs.measure.shares import wilson
 from serving.bundle.answer import Answer
 
 Array = np.ndarray[Any, Any]
@@ -58,7 +59,7 @@ def audited(groups: Sequence[str], probability_R: Array, chosen_R: Array) -> dic
     told = []
     for name, value in by_group.items():
         own = chosen_R[[group == name for group in groups]]
-        low, high = slices.wilson(int(own.sum()), len(own))
+        low, high = wilson(int(own.sum()), len(own))
         told.append({"name": name, "rows": len(own), "probability": value, "selection_rate": float(own.mean()),
                      "low": low, "high": high})  # fmt: skip
     selection = demographic_parity_difference(chosen_R, chosen_R, sensitive_features=groups)

@@ -15,12 +15,12 @@ import pyarrow as pa
 from cluster.errors import RecipeError
 from cluster.recipe import DataSection
 from jobs.data import readers, tabular
+from jobs.measure.shares import wilson
 
 Array = np.ndarray[Any, Any]
 VALUES_MAX = 30  # values of a column with a line of their own
 OTHER = "(other)"
 CONFIDENCE = (0.0, 0.5, 0.7, 0.9, 0.95, 0.99)  # lower edges of the bins
-Z = 1.959964  # of a 95 % interval
 
 
 def table(names_R: Sequence[str], right: Mapping[str, Array], judged: str) -> list[dict[str, Any]]:
@@ -33,14 +33,6 @@ def table(names_R: Sequence[str], right: Mapping[str, Array], judged: str) -> li
         shares = {model: float(right_R[own].mean()) for model, right_R in right.items()}
         found.append({"name": str(name), "rows": int(own.sum()), **shares, "low": low, "high": high})
     return found
-
-
-def wilson(hits: int, rows: int) -> tuple[float, float]:
-    """95 % interval of a share of `rows` > 0 (Wilson 1927): it stays within 0 to 1 and has a width at 0 and 1 too."""
-    share, spread = hits / rows, Z * Z / rows
-    middle = (share + spread / 2) / (1 + spread)
-    half = Z * np.sqrt(share * (1 - share) / rows + spread / (4 * rows)) / (1 + spread)
-    return float(max(0.0, middle - half)), float(min(1.0, middle + half))
 
 
 def by_length(texts: Sequence[str]) -> list[str]:

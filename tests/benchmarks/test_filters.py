@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster import pii
-from jobs.after.audit import wilson
 from jobs.data.filters.wrong_label import Params, centred, confident_errors, out_of_fold
+from jobs.measure.shares import wilson
 
 DATA = Path(__file__).resolve().parents[3] / "shared/data"
 KINDS = {

@@ -15,9 +15,10 @@ from cluster.errors import InputError
 from cluster.recipe import Recipe
 from cluster.store import Store
 from jobs import tasks
-from jobs.after.diff import facets, intervals, repair, sides, slices
+from jobs.after.diff import facets, repair, sides, slices
 from jobs.after.diff.sides import Asked, Said
 from jobs.measure import bootstrap
+from jobs.measure.shares import wilson
 
 DRAWS = 1000  # behind the interval of the difference in quality
 
@@ -51,7 +52,7 @@ def document(recipe: Recipe, rows: Asked, one: Said, other: Said) -> dict[str, A
     """Rows, disagreements, rate with interval, quality of both where the truth is known, and `slices`, each with the
     `generate` section that would repair it (null where no request shows that it belongs there)."""
     differ_R = np.array([a != b for a, b in zip(one.texts, other.texts, strict=True)], bool)
-    low, high = intervals.wilson(int(differ_R.sum()), len(rows))
+    low, high = wilson(int(differ_R.sum()), len(rows))
     found = slices.find(facets.all_of(rows, one, other, _embeddings(recipe, rows)), one, other)
     told = [
         slices.told(slice_, rows, one, other) | {"repair": repair.section(recipe, slice_, rows, one, other)}

@@ -1,4 +1,4 @@
-"""How sure a rate in a slice is, and whether it stands out when hundreds of slices were looked at.
+"""Whether a rate in a slice stands out when hundreds of slices were looked at.
 
 Shape legend: S slices.
 """
@@ -6,20 +6,6 @@ Shape legend: S slices.
 from __future__ import annotations
 
 import numpy as np
-
-Z95 = 1.959963984540054  # normal quantile of 0.975
-
-
-def wilson(hits: int, rows: int) -> tuple[float, float]:
-    """95 % score interval of a share (Wilson 1927); (0, 1) without rows. It stays inside 0 to 1 for few rows."""
-    if not rows:
-        return 0.0, 1.0
-    share, z2 = hits / rows, Z95**2
-    middle = (share + z2 / (2 * rows)) / (1 + z2 / rows)
-    half = Z95 / (1 + z2 / rows) * np.sqrt(share * (1 - share) / rows + z2 / (4 * rows**2))
-    # Without the two, rounding leaves 1e-17 where the interval touches its end.
-    low = 0.0 if hits == 0 else float(middle - half)
-    return low, 1.0 if hits == rows else float(middle + half)
 
 
 def more_than_elsewhere(hits: int, rows: int, all_hits: int, all_rows: int) -> float:

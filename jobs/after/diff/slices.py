@@ -18,6 +18,7 @@ import numpy as np
 from jobs.after.diff import intervals
 from jobs.after.diff.facets import Facet
 from jobs.after.diff.sides import Asked, Said
+from jobs.measure.shares import wilson
 
 Q_MAX = 0.05  # of the slices shown, the share that may be chance
 HITS_MIN = 3  # disagreements below which a slice is an anecdote
@@ -110,7 +111,7 @@ def _judged(facet: Facet, differ_R: np.ndarray, one: Said, other: Said) -> Slice
         return _judged_pair(facet, hits, all_hits, one, other)
     rows = int(facet.rows_R.sum())
     p = intervals.more_than_elsewhere(hits, rows, all_hits, all_rows)
-    low, high = intervals.wilson(hits, rows)
+    low, high = wilson(hits, rows)
     elsewhere = (all_hits - hits) / (all_rows - rows) if all_rows > rows else 0.0
     return Slice(facet, rows, hits, low, high, elsewhere, p, 1.0)
 
@@ -123,7 +124,7 @@ def _judged_pair(facet: Facet, hits: int, all_hits: int, one: Said, other: Said)
     rows = sum(text == a for text in one.texts)
     given = Counter(other.texts)
     rate = all_hits / count * given[b] / max(1, count - given[a])
-    low, high = intervals.wilson(hits, rows)
+    low, high = wilson(hits, rows)
     elsewhere = (all_hits - hits) / count
     return Slice(facet, rows, hits, low, high, min(elsewhere, rate), intervals.more_than_rate(hits, rows, rate), 1.0)
 

@@ -12,6 +12,7 @@ from cluster import schema
 from cluster.store import Store
 from jobs.after.diff import facets, intervals, repair, sides, slices
 from jobs.after.diff.sides import Asked, Said
+from jobs.measure import shares
 
 WORDS = ["please", "my", "the", "can", "you", "help", "with", "about", "now", "account", "money", "app", "phone"]
 CLASSES = ("card", "loan", "rate", "bill")
@@ -156,7 +157,7 @@ def test_a_slice_that_no_request_shows_is_repaired_by_its_answers(recipe_values:
 @pytest.mark.parametrize(("hits", "rows"), [(0, 9), (3, 10), (50, 50), (17, 400)])
 def test_the_interval_is_wilsons(hits: int, rows: int) -> None:
     wanted = scipy.stats.binomtest(hits, rows).proportion_ci(method="wilson")
-    assert intervals.wilson(hits, rows) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
+    assert shares.wilson(hits, rows) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
 
 
 def test_standing_out_is_fishers_exact_test_and_the_correction_benjamini_and_hochbergs() -> None:

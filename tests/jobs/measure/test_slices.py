@@ -12,13 +12,13 @@ from scipy.stats import binomtest
 from cluster import schema
 from cluster.errors import RecipeError
 from cluster.recipe import DataSection
-from jobs.measure import slices
+from jobs.measure import shares, slices
 
 
 @pytest.mark.parametrize(("hits", "rows"), [(0, 7), (7, 7), (45, 60), (1, 1000)])
 def test_the_interval_of_a_share_is_wilsons(hits: int, rows: int) -> None:
     expected = binomtest(hits, rows).proportion_ci(method="wilson")
-    assert slices.wilson(hits, rows) == pytest.approx((expected.low, expected.high), abs=1e-6)
+    assert shares.wilson(hits, rows) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def test_a_table_has_a_line_per_value_with_every_models_share() -> None:
@@ -26,7 +26,7 @@ def test_a_table_has_a_line_per_value_with_every_models_share() -> None:
     table = slices.table(["x", "x", "y", "y"], right, "student_int8")
     assert [one["name"] for one in table] == ["x", "y"] and [one["rows"] for one in table] == [2, 2]
     assert table[0]["teacher"] == 1.0 and table[0]["student_int8"] == 0.5 and table[1]["teacher"] == 0.5
-    assert (table[0]["low"], table[0]["high"]) == slices.wilson(1, 2)
+    assert (table[0]["low"], table[0]["high"]) == shares.wilson(1, 2)
 
 
 def test_lengths_fall_into_quarters_and_equal_lengths_into_one_bin() -> None:
