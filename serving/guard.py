@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from cluster.recipe.serving import ServingSection
 from serving.breaker import Breaker, State
 from serving.cascade import Dropped, Failure, Reason
-from serving.hedge import RunningQuantile, Tokens
+from serving.hedge import RunningQuantile
+from serving.tokens import Tokens
 
 BURST = 10.0  # requests that may go to the teacher at once beyond its share, before it holds (count)
 

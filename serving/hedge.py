@@ -1,7 +1,7 @@
-"""When a second request is worth its price: beyond twice the running p95, and only a few in a hundred.
+"""When a second request is worth its price: beyond twice the running p95.
 
 Source: Dean and Barroso, "The Tail at Scale", CACM 2013 (hedged requests after the 95th percentile, about 5 % more
-load); the bucket keeps an outage from doubling it.
+load). A bucket of `serving.tokens` keeps an outage from doubling it.
 """
 
 from __future__ import annotations
@@ -33,29 +33,3 @@ class RunningQuantile:
         if len(self._sorted) < SEEN_MIN:
             return None
         return self._sorted[min(len(self._sorted) - 1, int(self._share * len(self._sorted)))]
-
-
-class Tokens:
-    """A bucket that each request pours `share` of a token into, `most` fit in; taking one empties it by one.
-
-    It begins full, but for a share of 0: that is never.
-    """
-
-    def __init__(self, share: float, most: float) -> None:
-        self._share, self._most, self._level = share, most, most if share else 0.0
-
-    def pour(self) -> None:
-        """One request came."""
-        self._level = min(self._most, self._level + self._share)
-
-    @property
-    def some(self) -> bool:
-        """Whether one can be taken."""
-        return self._level >= 1 - 1e-9  # ten times 0.1 is a token
-
-    def take(self) -> bool:
-        """Take one, if there is one."""
-        if not self.some:
-            return False
-        self._level -= 1
-        return True

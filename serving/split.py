@@ -1,7 +1,7 @@
-"""Which arm answers a unit: sticky by a salted hash, experiments that do not mix, a budget for shadows.
+"""Which arm answers a unit: sticky by a salted hash, and experiments that do not mix.
 
-A unit is whoever must always meet the same arm (a user, a key, a session). Pure and stateless but for the budget: two
-replicas that know the same arms and salt agree without talking.
+A unit is whoever must always meet the same arm (a user, a key, a session). Pure and stateless: two replicas that
+know the same arms and salt agree without talking.
 """
 
 from __future__ import annotations
@@ -105,22 +105,3 @@ class Split:
         share = self._shares[experiment]
         arm = next(trial.arm for trial in self._trials if trial.name == experiment)
         return {CHAMPION: 1 - share, arm: share}
-
-
-class Budget:
-    """A token bucket: on average `share` of what passes, never more than `burst` at once; what is over is refused."""
-
-    def __init__(self, share: float, burst: float) -> None:
-        self.share, self.burst = share, burst
-        self._tokens = burst if share else 0.0
-
-    def earn(self) -> None:
-        """One request has passed."""
-        self._tokens = min(self.burst, self._tokens + self.share)
-
-    def take(self) -> bool:
-        """Whether there is a token; it is gone then."""
-        if self._tokens < 1.0:
-            return False
-        self._tokens -= 1.0
-        return True

@@ -28,7 +28,8 @@ from serving.likeness import likeness
 from serving.monitor import Reply
 from serving.observe import CHAMPION, Arm, Ask, Feedback, Record
 from serving.shadows import Compared, Shadows
-from serving.split import Budget, Split, number, trials
+from serving.split import Split, number, trials
+from serving.tokens import Tokens
 from serving.traffic import TrafficLog, kept
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class Witness:
         self.log = TrafficLog(Store.open(settings["store"]), self.model, self.traffic, self._logged)
         self.shadows = Shadows(ask, self.section.shadow_queue, self.section.shadow_concurrency, self._compared)
         self._link = link
-        self._budget = Budget(self.section.shadow, self.section.shadow_queue)
+        self._budget = Tokens(self.section.shadow, self.section.shadow_queue)
         self._salt, self._split = "", Split((), "", ())
         self._versions: list[tuple[str, str, str]] = []
         self._shadowed: Sequence[str] = ()
@@ -194,7 +195,7 @@ class Witness:
     def _shadow(self, record: Record, experiment: str | None) -> None:
         """A shadow for all of the challenger's requests that the budget allows, and for a fair share of the champion's:
         chosen by the request's id, never by its answer."""
-        self._budget.earn()
+        self._budget.pour()
         if record.student is None or record.route != "predict":
             return
         compared = self.section.shadow / (2 if experiment is not None else 1)

@@ -10,8 +10,9 @@ from cluster.recipe.serving import ServingSection
 from serving.auth import Caller, RateLimit
 from serving.breaker import Breaker
 from serving.guard import BURST, ArmGuard, Counters, TeacherGuard
-from serving.hedge import SEEN_MAX, SEEN_MIN, RunningQuantile, Tokens
+from serving.hedge import SEEN_MAX, SEEN_MIN, RunningQuantile
 from serving.problems import Refusal
+from serving.tokens import Tokens
 
 
 @dataclass

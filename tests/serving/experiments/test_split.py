@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.observe import CHAMPION, Arm
-from serving.split import Budget, Chosen, Split, Trial, place, trials
+from serving.split import Chosen, Split, Trial, place, trials
+from serving.tokens import Tokens
 
 UNITS = [f"unit {number}" for number in range(20_000)]
 ALL = (Trial("one", "b", 0.0, 1.0),)
@@ -86,11 +87,11 @@ def test_more_units_than_there_are_is_refused() -> None:
 
 
 def test_a_budget_gives_its_share_and_never_more_than_its_burst_at_once() -> None:
-    budget, taken = Budget(0.1, 3), 0
+    budget, taken = Tokens(0.1, 3), 0
     for _ in range(1000):
-        budget.earn()
+        budget.pour()
         taken += budget.take()
     assert taken == pytest.approx(100, abs=4)
-    fresh = Budget(0.1, 3)
+    fresh = Tokens(0.1, 3)
     assert [fresh.take() for _ in range(5)] == [True, True, True, False, False]
-    assert not Budget(0.0, 3).take()
+    assert not Tokens(0.0, 3).take()
