@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -46,9 +47,7 @@ def execute(command: Callable[[Edge], int | None], as_json: bool) -> int:
     ends as one message; anything else is a defect and keeps its traceback.
     """
     _log_to_stderr()
-    sys.stdout.flush()
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
-        os.dup2(2, 1)
+    with reserved_stdout() as out:
         edge = Edge(out, as_json)
         try:
             return command(edge) or 0
@@ -58,16 +57,31 @@ def execute(command: Callable[[Edge], int | None], as_json: bool) -> int:
             return _failed(edge, error, INTERRUPTED, "interrupted")
         except Exception as error:  # noqa: BLE001 - the edge: with --json there is a document whatever happened
             return _failed(edge, error, 1, traceback.format_exc())
+
+
+@contextlib.contextmanager
+def reserved_stdout() -> Iterator[TextIO]:
+    """Yield the caller's stdout; until the end all else that prints there (libraries, native code) gets stderr."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
+        os.dup2(2, 1)
+        try:
+            yield out
         finally:
             sys.stdout.flush()
             out.flush()
             os.dup2(out.fileno(), 1)
 
 
+def failure(error: BaseException, code: int) -> dict[str, Any]:
+    """The one JSON document of a command that ended with this error and exit code."""
+    return {"error": type(error).__name__, "message": str(error), "exit_code": code}
+
+
 def _failed(edge: Edge, error: BaseException, code: int, text: str) -> int:
     note(text)
     if edge.as_json:
-        edge.tell(json.dumps({"error": type(error).__name__, "message": str(error), "exit_code": code}))
+        edge.tell(json.dumps(failure(error, code)))
     return code
 
 

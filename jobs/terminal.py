@@ -4,7 +4,6 @@ an end in time when it is interrupted.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -13,7 +12,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL
@@ -24,6 +23,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from cluster import logs
+from cluster.edge import failure, reserved_stdout
 from cluster.errors import RaydistillError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,7 +73,7 @@ def execute(command: Callable[[Terminal], None], as_json: bool) -> int:
     What is raised on purpose ends as one message on stderr (and, with `as_json`, one document on stdout); anything
     else is a defect and keeps its traceback.
     """
-    with _reserved_stdout() as out:
+    with reserved_stdout() as out:
         width = None if sys.stderr.isatty() else FILE_WIDTH
         # Where stderr is read by a machine, progress is told by the log (jobs.metered).
         terminal = Terminal(out, Console(stderr=True, width=width, quiet=logs.as_json()), as_json)
@@ -93,23 +93,8 @@ def _failed(terminal: Terminal, error: Exception, code: int, text: str) -> int:
     """Say on stderr (and, with --json, in the one document) how a command ended; returns `code`."""
     print(text, file=sys.stderr, flush=True)
     if terminal.as_json:
-        document = {"error": type(error).__name__, "message": str(error), "exit_code": code}
-        print(json.dumps(document), file=terminal.out, flush=True)
+        print(json.dumps(failure(error, code)), file=terminal.out, flush=True)
     return code
-
-
-@contextlib.contextmanager
-def _reserved_stdout() -> Iterator[TextIO]:
-    """Yield the caller's stdout; until the end all else that prints there (libraries, native code) gets stderr."""
-    sys.stdout.flush()
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
-        os.dup2(2, 1)
-        try:
-            yield out
-        finally:
-            sys.stdout.flush()
-            out.flush()
-            os.dup2(out.fileno(), 1)
 
 
 def _log_to(console: Console) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cluster.edge import failure, reserved_stdout
 from cluster.errors import InputError, RaydistillError
 from serving import address, client
 
@@ -178,9 +178,7 @@ def _guarded(command: Callable[[Say], None], as_json: bool) -> None:
 
     Stdout is for what the command says; all else that prints there (Ray, native code) gets stderr.
     """
-    sys.stdout.flush()
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
-        os.dup2(2, 1)
+    with reserved_stdout() as out:
 
         def say(document: dict[str, Any], text: str) -> None:
             out.write(f"{json.dumps(document) if as_json else text}\n")
@@ -191,7 +189,7 @@ def _guarded(command: Callable[[Say], None], as_json: bool) -> None:
         except RaydistillError as error:
             typer.echo(f"error: {error}", err=True)
             if as_json:
-                say({"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}, "")
+                say(failure(error, error.exit_code), "")
             raise typer.Exit(error.exit_code) from None
 
 
