@@ -108,9 +108,9 @@ def test_users_who_ask_a_lot_are_one_unit_each() -> None:
     for counted in rolled_back:
         for seed in range(10):
             service = Service({CHAMPION: 0.95, "b": 0.95}, seed, ramp=[0.5], promote="never", srm_alpha=1e-9)
-            heavy = {f"heavy {seed} {number}" for number in range(5)}
+            heavy = [f"heavy {seed} {number}" for number in range(5)]
             for second in range(30):
-                asked = [*heavy] * 12 + [f"light {seed} {second} {number}" for number in range(20)]
+                asked = heavy * 12 + [f"light {seed} {second} {number}" for number in range(20)]
                 for turn, unit in enumerate(asked):
                     service.rates = dict.fromkeys((CHAMPION, "b"), 0.6 if number("bad", unit) % 2 == 0 else 0.97)
                     name = unit if counted == "unit" else f"{unit} {second} {turn}"
