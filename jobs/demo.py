@@ -22,7 +22,7 @@ from cluster.recipe import Recipe
 from cluster.store import Store
 from jobs import export, fit, promote, tasks
 from jobs.data import items
-from serving import api
+from serving.web import api
 
 TIMEOUT_S = 30.0
 LATE_SHARE = 0.25  # how far between student_ms and total_ms the delayed student would answer
@@ -49,8 +49,8 @@ def run(recipe: Recipe, store: Store, console: Console) -> dict[str, Any]:
 @contextmanager
 def _served(recipe: Recipe, store: Store) -> Iterator[str]:
     """Yield the URL of the bundle that this recipe's promotion registered; it is gone afterwards."""
-    from serving.app import start
-    from serving.served import Names
+    from serving.deployment.app import start
+    from serving.deployment.served import Names
 
     bundle = store.get(export.STEP.kind, export.STEP.id(recipe))
     teacher = store.get(fit.STEP.kind, fit.STEP.id(recipe))

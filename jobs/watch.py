@@ -23,7 +23,7 @@ from jobs import pipeline, promote
 from jobs.after.watching import alarms, mining, rounds
 from jobs.step import run_name
 from serving.bundle import predict
-from serving.verdicts import Verdict
+from serving.traffic.verdicts import Verdict
 
 if TYPE_CHECKING:
     from jobs.pipeline import Watcher

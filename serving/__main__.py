@@ -14,7 +14,7 @@ import typer
 
 from cluster.edge import failure, reserved_stdout
 from cluster.errors import InputError, RaydistillError
-from serving import address, client
+from serving.commands import address, client
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -88,7 +88,7 @@ def key(name: str, file: Annotated[Path, typer.Option("--file", help="the recipe
 
 
 def _up(target: str, store: str, changes: list[str], detach: bool, say: Say) -> None:
-    from serving import up as service
+    from serving.commands import up as service
 
     folder = _folder(store)
     wanted = service.wanted(target, store, changes, folder)  # what is wrong is said here, also with --detach
@@ -150,8 +150,8 @@ def _down(folder: Path, say: Say) -> None:
 def _config(target: str, store: str, changes: list[str], say: Say) -> None:
     import yaml
 
-    from serving import up as service
-    from serving.app import declared
+    from serving.commands import up as service
+    from serving.deployment.app import declared
 
     wanted = service.wanted(target, store, changes, _folder(store))
     found = wanted.found
@@ -160,7 +160,7 @@ def _config(target: str, store: str, changes: list[str], say: Say) -> None:
 
 
 def _key(name: str, file: Path, admin: bool, per_minute: float | None, say: Say) -> None:
-    from serving import auth
+    from serving.web import auth
 
     secret, kept = auth.draw(name, "admin" if admin else "client", per_minute)
     auth.add(file, kept)

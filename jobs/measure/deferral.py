@@ -15,7 +15,7 @@ from jobs import tasks
 from jobs.data.items import COLUMNS, item_of
 from serving import teachers
 from serving.bundle.predict import Answerer
-from serving.threshold import calibrate
+from serving.fallback.threshold import calibrate
 
 ROWS = 4000  # validation rows that are asked at most: 1,000 tell 95 % from 93 % (count)
 
@@ -28,7 +28,7 @@ def check(recipe: Recipe) -> None:
 
 
 def thresholds(recipe: Recipe, student: Answerer, teacher: Path) -> dict[str, Any]:
-    """What `bundle.json` gets: `{"threshold": ...}` (`serving.threshold.Threshold`), {} where the recipe has no target.
+    """What `bundle.json` gets: `{"threshold": ...}` (`threshold.Threshold`), {} where the recipe has no target.
 
     `teacher` is the folder that answers. Raises StepFailed when no threshold keeps the promise on these rows.
     """

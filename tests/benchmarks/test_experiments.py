@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from serving.sequential import Counts, TwoRates
+from serving.experiments.sequential import Counts, TwoRates
 
 RUNS, LOOKS, ALPHA, RATE = 2000, 200, 0.05, 0.9
 

@@ -21,9 +21,9 @@ from cluster.recipe import Recipe, ResourcesSection
 from cluster.recipe.serving import ServingSection
 from cluster.store import Artifact, Store
 from serving.bundle import predict
-from serving.examples import predict_body
-from serving.loopback import free_port
-from serving.served import spec_of
+from serving.deployment.loopback import free_port
+from serving.deployment.served import spec_of
+from serving.web.examples import predict_body
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ROUNDS, ASKED = 8, 150
@@ -38,7 +38,7 @@ def bundle(exported: tuple[Recipe, Store, Artifact]) -> Path:
 
 @pytest.fixture(scope="module")
 def gateway(ray_cluster: ResourcesSection, bundle: Path) -> Iterator[str]:
-    from serving import app
+    from serving.deployment import app
 
     section = ServingSection(student_ms=5000.0, total_ms=20000.0, queue_ms=60000.0, queue_max=512)
     running = app.start(bundle, None, section)

@@ -15,10 +15,11 @@ from cluster.edge import Edge
 from cluster.errors import InputError
 from cluster.recipe import Recipe, known_recipes, load
 from cluster.session import ROOT
+from serving.deployment.document import BUILDERS
 
 DATA = Path(os.environ.get("RAYDISTILL_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 KUBERAY = DATA / "kuberay_v1.7.0"
-SERVE = {"applications": [{"name": "gateway", "route_prefix": "/", "import_path": "serving.deployments:gateway"}]}
+SERVE = {"applications": [{"name": "gateway", "route_prefix": "/", "import_path": f"{BUILDERS}:gateway"}]}
 ON_PREM = manifest.Place(hosts=("10.0.0.1", "10.0.0.2", "10.0.0.3"))
 
 

@@ -19,8 +19,8 @@ from cluster.recipe import Recipe, ResourcesSection
 from cluster.recipe.serving import ServingSection
 from cluster.registry import Registry
 from cluster.store import Artifact, Store
-from serving.app import Running
-from serving.served import Names
+from serving.deployment.app import Running
+from serving.deployment.served import Names
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def running(
     serve_ready: None, exported: tuple[Recipe, Store, Artifact], champion: Registry, teacher: Path
 ) -> Iterator[Running]:
     """The running service, which lets faults be injected and waits long, for machines under load."""
-    from serving import app, promoted
+    from serving.deployment import app, promoted
 
     _, store, artifact = exported
     section = ServingSection(student_ms=1000.0, total_ms=8000.0, hedge_share=0.0)

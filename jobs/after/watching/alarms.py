@@ -7,8 +7,8 @@ from typing import Any
 
 from cluster.recipe import WatchSection
 from cluster.store import Store
-from serving import verdicts
-from serving.verdicts import Verdict
+from serving.traffic.log import verdicts
+from serving.traffic.verdicts import Verdict
 
 PREFIX = "watch/"
 RECURATE, MANUAL = "recurate", "manual"

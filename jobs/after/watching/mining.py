@@ -16,8 +16,8 @@ from cluster.store import Store
 from jobs.after import diff
 from jobs.after.diff import facets, slices
 from jobs.after.diff.sides import Asked, Said
-from serving import traffic
-from serving.verdicts import Verdict
+from serving.traffic import log as traffic
+from serving.traffic.verdicts import Verdict
 
 
 @dataclass(frozen=True)

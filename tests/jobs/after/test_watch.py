@@ -17,9 +17,9 @@ from jobs import generate, pipeline, promote, watch
 from jobs.after import diff, lineage, naming, reproduce
 from jobs.after.watching import alarms
 from jobs.step import run_name
-from serving import verdicts
 from serving.bundle import predict
-from serving.verdicts import Verdict
+from serving.traffic.log import verdicts
+from serving.traffic.verdicts import Verdict
 
 MakeRecipe = Callable[..., Recipe]
 

@@ -9,10 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from cluster.recipe import ExperimentSection
-from serving.events import Event, Measure
-from serving.experiment import Decided, Experiment
-from serving.observe import CHAMPION, Arm
-from serving.split import Split, number, trials
+from serving.experiments.events import Event, Measure
+from serving.experiments.experiment import Decided, Experiment
+from serving.experiments.split import Split, number, trials
+from serving.seams.observe import CHAMPION, Arm
 
 FAST = {"ramp": [0.1, 0.5], "step_units": 100, "step_s": 0.0, "guards": ["agreement"]}
 

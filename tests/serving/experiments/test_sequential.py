@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.sequential import Counts, NotWorse, TwoRates, block_log_e, interval, sample_ratio_log_e
+from serving.experiments.sequential import Counts, NotWorse, TwoRates, block_log_e, interval, sample_ratio_log_e
 
 RUNS, LOOKS, ALPHA = 2000, 100, 0.05  # 200 looks: tests/benchmarks/test_experiments.py
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.observe import CHAMPION, Arm
-from serving.split import Chosen, Split, Trial, place, trials
-from serving.tokens import Tokens
+from serving.experiments.split import Chosen, Split, Trial, place, trials
+from serving.fallback.tokens import Tokens
+from serving.seams.observe import CHAMPION, Arm
 
 UNITS = [f"unit {number}" for number in range(20_000)]
 ALL = (Trial("one", "b", 0.0, 1.0),)

@@ -1,0 +1,50 @@
+"""Asks a running service over HTTP on behalf of `python -m serving`: where it is and by which key, its address says."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import InputError, RaydistillError
+from serving.commands import address
+
+TIMEOUT_S = 300.0  # a promotion loads a model in every replica
+LOOK_S = 5.0
+
+
+def known(folder: Path) -> dict[str, Any]:
+    """The address of what is served from this folder. Raises InputError when nothing is."""
+    found = address.read(folder)
+    if not found:
+        raise InputError("nothing is served from this store", got=str(folder), hint="python -m serving up RECIPE")
+    return found
+
+
+def ask(where: dict[str, Any], path: str, body: dict[str, Any] | None = None, method: str = "GET") -> dict[str, Any]:
+    """The service's JSON answer, asked with the operator's key.
+
+    Raises InputError for what it refuses as wrong (its problem's detail), RaydistillError for every other failure.
+    """
+    headers = {"authorization": f"Bearer {where['key']}", "content-type": "application/json"}
+    data = None if method == "GET" else json.dumps(body or {}).encode()
+    request = urllib.request.Request(f"{where['url']}{path}", data, headers, method=method)
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy between us and loopback
+    try:
+        with direct.open(request, timeout=LOOK_S if method == "GET" else TIMEOUT_S) as response:
+            return dict(json.load(response))
+    except urllib.error.HTTPError as error:
+        raise _refused(error) from None
+    except (urllib.error.URLError, TimeoutError, ValueError) as error:
+        raise RaydistillError(f"the service at {where['url']} does not answer: {error}") from error
+
+
+def _refused(error: urllib.error.HTTPError) -> RaydistillError:
+    try:
+        problem = json.load(error)
+        what = f"{problem['code']}: {problem['detail']}"
+    except (ValueError, KeyError, TypeError):
+        return RaydistillError(f"HTTP {error.code}")
+    return InputError(what) if problem["code"] in ("invalid_request", "conflict") else RaydistillError(what)

@@ -1,0 +1,32 @@
+"""A student as a Ray Serve application of its own, asked over a handle: a challenger, or every arm in `split` mode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from serving.bundle.answer import Answer
+from serving.deployment.loopback import keep_replica_home
+from serving.students.batcher import Limits
+from serving.students.stepper import Writing, Written
+from serving.students.swap import opened
+
+
+class Deployed:
+    """A bundle that answers requests from gateways."""
+
+    def __init__(self, bundle: str, limits: Mapping[str, Any]) -> None:
+        """Raises BundleError for a bundle that is not fit to serve."""
+        keep_replica_home()
+        self._student = opened(Path(bundle), Limits(**limits), None)
+
+    async def answer(self, item: Mapping[str, Any], within_ms: float, delay_ms: float = 0.0) -> Answer:
+        """See `Student.answer`."""
+        return await self._student.answer(item, within_ms, delay_ms)
+
+    async def written(
+        self, item: Mapping[str, Any], writing: Writing, within_ms: float, delay_ms: float = 0.0
+    ) -> Written:
+        """See `Student.written`."""
+        return await self._student.written(item, writing, within_ms, delay_ms)

@@ -1,0 +1,150 @@
+"""A language model behind the gateway's own code on a real port, asked by OpenAI's own client, unmodified."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from cluster.canonical import file_digest
+from cluster.recipe import ResourcesSection
+from cluster.recipe.serving import ServingSection
+from jobs.data import vocabulary
+from serving.bundle import files, predict
+from serving.deployment.loopback import free_port
+from serving.deployment.served import GatewayPlan, Served, ServedArm
+from serving.models import decoder, decoder_graph
+
+openai = pytest.importorskip("openai")
+TEXTS = ["the cat sat", "a dog ran by the sea", "one bird", "the cat sat on a mat and the dog ran"]
+SIZES = {"layers": 2, "hidden_size": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "inner_size": 48}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a small language model with random weights."""
+    folder = tmp_path_factory.mktemp("bundle")
+    words = vocabulary.learned(TEXTS, 270)
+    model = decoder.build(SIZES, words.size, 64, words.ends, 0)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(1))
+    spec = {
+        "task": "text_generation", "continues": True, "tokens": words.ends, "max_tokens": 32, "max_new_tokens": 24,
+        "temperature": 0.0, "seed": 0, "threads": 1, "engine": {"name": "onnxruntime"}, "scheme": "float32",
+        "batch_invariant": False,
+    }  # fmt: skip
+    spec |= decoder_graph.export(model, folder)
+    Tokenizer.from_str(words.tokenizer.to_str()).save(str(folder / "tokenizer.json"))
+    listed = {
+        path.name: {"sha256": file_digest(path), "bytes": path.stat().st_size, "encrypted": False}
+        for path in folder.iterdir()
+    }
+    (folder / "bundle.json").write_bytes(files.written({**spec, "files": listed}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path, ray_cluster: ResourcesSection, serve_ready: None) -> Iterator[str]:
+    """The gateway on a port of its own, without Ray Serve around it."""
+    import uvicorn
+
+    from serving.deployment.gateway import Gateway
+
+    gateway = Gateway(GatewayPlan(section=ServingSection(student_ms=5000, total_ms=20000)).model_dump(mode="json"))
+    port = free_port("127.0.0.1")
+    server = uvicorn.Server(
+        uvicorn.Config(gateway.__serve_build_asgi_app__(), port=port, log_level="error", ws="none", lifespan="off")
+    )
+
+    async def run() -> None:
+        served = Served(arms=[ServedArm(name="champion", model="writer", version="7", bundle=str(folder))])
+        await gateway.reconfigure(served.model_dump(mode="json"))
+        await server.serve()
+        await gateway.__del__()
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    until = time.monotonic() + 30
+    while not server.started and time.monotonic() < until:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[Any]:
+    """OpenAI's client."""
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as made:
+        yield made
+
+
+@pytest.fixture
+def alone(folder: Path) -> predict.Answerer:
+    """The bundle by itself."""
+    return predict.load(folder)
+
+
+def test_openais_client_gets_the_bundles_own_answer(client: Any, alone: predict.Answerer) -> None:
+    said = client.chat.completions.create(model="writer", messages=[{"role": "user", "content": TEXTS[0]}])
+    (expected,) = alone.predict([{"text": TEXTS[0]}])
+    assert said.choices[0].message.content == expected.text
+    assert said.usage.completion_tokens > 0
+    assert said.model == "writer"
+
+
+def test_openais_client_streams_it_in_pieces(client: Any, alone: predict.Answerer) -> None:
+    stream = client.chat.completions.create(
+        model="writer", messages=[{"role": "user", "content": TEXTS[1]}], stream=True,
+        stream_options={"include_usage": True},
+    )  # fmt: skip
+    chunks = list(stream)
+    pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
+    (expected,) = alone.predict([{"text": TEXTS[1]}])
+    assert "".join(pieces) == expected.text
+    assert len(pieces) > 2
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] in ("stop", "length")
+    assert chunks[-1].usage.completion_tokens > 0
+
+
+def test_openais_client_lists_models_and_reads_our_errors(client: Any) -> None:
+    assert [model.id for model in client.models.list()] == ["writer"]
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        client.chat.completions.create(model="writer", messages=[{"role": "user", "content": "a"}], n=3)
+    assert refused.value.response.json()["code"] == "invalid_request"
+
+
+def test_many_are_written_at_once_and_each_is_its_own(url: str, alone: predict.Answerer) -> None:
+    async def ask(text: str) -> str:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=60) as made:
+            said = await made.chat.completions.create(model="w", messages=[{"role": "user", "content": text}])
+            return str(said.choices[0].message.content)
+
+    async def go() -> list[str]:
+        return await asyncio.gather(*(ask(text) for text in TEXTS * 3))
+
+    assert asyncio.run(go()) == [answer.text for answer in alone.predict([{"text": text} for text in TEXTS * 3])]
+
+
+def test_predict_writes_too_and_pictures_are_refused(url: str, alone: predict.Answerer) -> None:
+    (expected,) = alone.predict([{"text": TEXTS[2]}])
+    answered = httpx.post(f"{url}/v1/predict", json={"text": TEXTS[2]}).json()
+    assert (answered["text"], answered["confidence"]) == (expected.text, expected.confidence)
+    assert httpx.post(f"{url}/v1/predict", json={"text": "a", "images": ["YQ=="]}).status_code == 422
+
+
+def test_every_example_of_the_document_works_on_a_language_model(url: str) -> None:
+    for path, operations in httpx.get(f"{url}/openapi.json").json()["paths"].items():
+        for method, operation in operations.items():
+            if path.startswith("/v1/admin"):
+                continue
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+            answered = httpx.request(method.upper(), url + path, json=body, timeout=30)
+            assert answered.status_code < 300, (path, answered.text)

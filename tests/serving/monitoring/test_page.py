@@ -1,0 +1,144 @@
+"""The live page in a real browser: it shows a real monitor's state on a desk and on a phone, and loads nothing else."""
+
+import asyncio
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse
+
+from serving.page.routes import router
+from serving.seams.observe import CHAMPION, Feedback
+
+CHROMIUM = shutil.which("chromium")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Debian's package chromium is needed")
+# Does something to the page `d` in a frame of some width, a while after it is loaded.
+FRAME = """<!doctype html><iframe id=f src=/ui width=%d height=4000 style=border:0></iframe>
+<script>setTimeout(() => { const d = f.contentDocument; with (document) { %s } }, %d)</script>"""
+HOSTILE = "<img src=x onerror=document.title=1>"
+
+
+@pytest.fixture
+def state(live: Callable[..., Any]) -> dict[str, Any]:
+    """What the monitor says after an experiment that is under way, with feedback and a ramp behind it."""
+
+    async def scenario(world: Any) -> dict[str, Any]:
+        for _ in range(15):
+            await world.second(60)
+        for number in range(40):
+            world.gateways[0].feedback(Feedback(f"r{number}", 7, 1.0, "right"))
+        await world.second(60, outcome="teacher", fell_back=True, reason="low_confidence")
+        return dict(await world.monitor.state())
+
+    knobs = {"ramp": [0.1, 0.5], "price_per_hour": 0.4, "teacher_price_per_1000": 0.9, "promote": "never"}
+    return dict(live(scenario, {CHAMPION: 0.96, "challenger": 0.97}, **knobs))
+
+
+@pytest.fixture
+def page(state: dict[str, Any]) -> Iterator[str]:
+    """The page over HTTP, with a predict route that answers what it is asked."""
+    app = FastAPI()
+
+    async def found() -> dict[str, Any]:
+        return state
+
+    @app.post("/v1/predict")
+    async def predict(request: Request) -> dict[str, Any]:
+        body = await request.json()
+        return {"text": f"{body['text']}{HOSTILE}", "confidence": 0.5, "latency_ms": 3.0, "arm": "champion",
+                "model": "m", "version": "1", "fell_back": False, "reason": None, "request_id": "r1"}  # fmt: skip
+
+    @app.get("/frame/{width}")
+    async def frame(width: int) -> HTMLResponse:
+        return HTMLResponse(FRAME % (width, "title = d.documentElement.scrollWidth + ' wide'", 3000))
+
+    @app.get("/asked")
+    async def asked() -> HTMLResponse:
+        ask = "d.getElementById('text').value = 'seven'; d.querySelector('button').click()"
+        read = "title = d.getElementById('answer').textContent"
+        return HTMLResponse(FRAME % (1000, f"{ask}; setTimeout(() => {{ document.{read} }}, 1000)", 1500))
+
+    app.include_router(router(found))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{port}/ui"
+    server.should_exit = True
+    thread.join(10)
+
+
+def browse(folder: Path, url: str, width: int, *more: str) -> str:
+    """What headless Chromium makes of a page (its DOM), after its scripts have run."""
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-proxy-server", f"--user-data-dir={folder}/profile",
+               f"--window-size={width},2600", "--virtual-time-budget=4000", "--disable-dev-shm-usage"]  # fmt: skip
+    command = [str(CHROMIUM), *options, *more, url]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
+@needs_browser
+def test_the_page_shows_arms_split_agreement_cost_experiments_and_decisions(page: str, tmp_path: Path) -> None:
+    dom = browse(tmp_path, page, 1280, "--dump-dom")
+    shown = re.sub(r"<[^>]+>", " ", dom)
+    for words in ("champion, version 1", "challenger, version 2", "agrees with the teacher", "at all times with 95 %",
+                  "of the teacher's", "at the end of its ramp", "not worse", "ramp by canary", "deferred",
+                  "live,"):  # fmt: skip
+        assert words in re.sub(r"\s+", " ", shown), words
+    assert 'data-ready="yes"' in dom
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_screen(page: str, tmp_path: Path, width: int) -> None:
+    """Asked within a frame of that width: a headless window is never narrower than 500."""
+    dom = browse(tmp_path, page.replace("/ui", f"/frame/{width}"), 1400, "--dump-dom")
+    found = re.search(r"<title>(\d+) wide</title>", dom)
+    assert found, dom[:500]
+    assert int(found.group(1)) <= width
+
+
+@needs_browser
+@pytest.mark.slow
+def test_the_box_asks_the_service_and_what_a_model_says_stays_text(page: str, tmp_path: Path) -> None:
+    dom = browse(tmp_path, page.replace("/ui", "/asked"), 1400, "--dump-dom")
+    found = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)
+    assert found, dom[:500]
+    assert found.group(1).startswith("seven&lt;img src=x onerror=document.title=1&gt;confidence50.0 %")
+
+
+def test_the_page_loads_nothing_from_elsewhere_and_forbids_it(page: str) -> None:
+    for path, kind in (("", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")):
+        answered = httpx.get(page + path, trust_env=False)
+        assert answered.headers["content-type"].startswith(kind)
+        assert "default-src 'none'" in answered.headers["content-security-policy"]
+        assert re.findall(r"(?:https?:)?//[\w.]+\.\w+", answered.text) == []
+        assert "innerHTML" not in answered.text
+
+
+def test_while_the_monitor_is_away_the_state_is_503() -> None:
+    from fastapi.testclient import TestClient
+
+    from cluster.errors import RaydistillError
+
+    async def away() -> dict[str, Any]:
+        raise RaydistillError("on its way up")
+
+    app = FastAPI()
+    app.include_router(router(away))
+    answered = TestClient(app).get("/ui/state")
+    assert (answered.status_code, answered.json()) == (503, {"unready": "on its way up"})

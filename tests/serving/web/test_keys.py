@@ -1,0 +1,45 @@
+"""Who may ask what: client routes open without keys, admin routes never, each key at its own rate."""
+
+from typing import Any
+
+from serving.web import auth
+
+CLIENT, CLIENT_KEY = auth.draw("shop", "client", per_minute=2)
+ADMIN, ADMIN_KEY = auth.draw("ops", "admin")
+OPERATOR_KEY = auth.draw(auth.OPERATOR, "admin")[1]
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def test_client_routes_are_open_without_keys_and_admin_routes_never_are(web: Any) -> None:
+    desk = web.desk(web.seven, keys=[OPERATOR_KEY])
+    assert web.post(desk, json={"text": "a"}).status_code == 200
+    refused = web.post(desk, path="/v1/admin/promote")
+    assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+    assert web.post(desk, bearer("sk-any"), json={"text": "a"}).status_code == 200  # OpenAI's clients always send one
+    assert web.post(desk, bearer("sk-any"), path="/v1/admin/promote").status_code == 401
+
+
+def test_with_keys_every_route_but_health_needs_one_of_the_role(web: Any) -> None:
+    desk = web.desk(web.seven, keys=[CLIENT_KEY, ADMIN_KEY])
+    assert web.post(desk, json={"text": "a"}).json()["code"] == "unauthorized"
+    assert web.post(desk, bearer(CLIENT), json={"text": "a"}).status_code == 200
+    assert web.post(desk, {"x-api-key": ADMIN}, json={"text": "a"}).status_code == 200
+    assert web.post(desk, bearer(CLIENT), path="/v1/admin/promote").json()["code"] == "forbidden"
+    assert (
+        web.post(desk, bearer(ADMIN), path="/v1/admin/split", json={"shares": {"challenger": 0.1}}).status_code == 200
+    )
+    assert desk.controlled == [("split", {"shares": {"challenger": 0.1}})]
+    for path in ("/healthz", "/readyz", "/openapi.json"):
+        assert web.send(desk, "GET", path).status_code == 200
+    assert web.send(desk, "GET", "/v1/models").status_code == 401
+
+
+def test_a_key_that_asks_too_often_is_told_when_to_come_again(web: Any) -> None:
+    desk = web.desk(web.seven, keys=[CLIENT_KEY])
+    codes = [web.post(desk, bearer(CLIENT), json={"text": "a"}) for _ in range(3)]
+    assert [answer.status_code for answer in codes] == [200, 200, 429]
+    assert codes[2].json()["code"] == "rate_limited"
+    assert 25 <= int(codes[2].headers["retry-after"]) <= 32
