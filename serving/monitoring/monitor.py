@@ -23,7 +23,7 @@ from serving.experiments.events import Batch
 from serving.monitoring import cost
 from serving.monitoring.judge import Judge, Order
 from serving.seams.observe import Feedback
-from serving.traffic.log import verdicts
+from serving.traffic import verdicts
 from serving.traffic.verdicts import Verdict
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster.recipe import WatchSection
 from cluster.store import Store
-from serving.traffic.log import verdicts
+from serving.traffic import verdicts
 from serving.traffic.verdicts import Verdict
 
 PREFIX = "watch/"

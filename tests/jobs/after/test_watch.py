@@ -18,7 +18,7 @@ from jobs.after import diff, lineage, naming, reproduce
 from jobs.after.watching import alarms
 from jobs.step import run_name
 from serving.bundle import predict
-from serving.traffic.log import verdicts
+from serving.traffic import verdicts
 from serving.traffic.verdicts import Verdict
 
 MakeRecipe = Callable[..., Recipe]
