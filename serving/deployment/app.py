@@ -15,7 +15,8 @@ from cluster.recipe.serving import ServingSection
 from cluster.session import placed
 from serving.deployment import control, deploying
 from serving.deployment.document import SERVE_SETTINGS, Service, app_of, document
-from serving.deployment.loopback import free_port, haproxy_environment
+from serving.deployment.haproxy import haproxy_environment
+from serving.deployment.loopback import free_port
 from serving.deployment.served import GatewayPlan, Names, Served, ServedArm
 from serving.seams.observe import CHAMPION
 from serving.web import auth

