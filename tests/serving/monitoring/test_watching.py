@@ -85,7 +85,7 @@ def test_what_cannot_be_done_is_in_the_verdict(live: Live, store: Store) -> None
 
 
 def test_a_share_that_people_set_is_left_alone(live: Live, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.judge.PATIENCE_S", 0.0)
+    monkeypatch.setattr("serving.monitoring.judge.PATIENCE_S", 0.0)
 
     async def scenario(world: Any) -> None:
         await world.until(lambda: world.served["challenger"].weight == 0.5, 3)
