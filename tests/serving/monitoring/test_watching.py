@@ -202,6 +202,22 @@ def test_a_monitor_that_starts_again_goes_on_where_it_was(live: Live) -> None:
     live(scenario, {CHAMPION: 0.97, "challenger": 0.97}, step_units=10_000)
 
 
+def test_a_monitor_that_dies_without_a_word_has_lost_no_decision(live: Live, store: Store) -> None:
+    async def scenario(world: Any) -> None:
+        await world.until(lambda: world.monitor.judge.experiments["challenger"].status == "rolled_back")
+        again = Monitor(world.settings, world)  # nothing was saved after the decision
+        world.link.monitor = world.monitor = again
+        before = list(world.calls)
+        for _ in range(5):
+            await world.second()
+        assert again.judge.experiments["challenger"].status == "rolled_back"
+        assert world.calls == before  # it is not asked for again, and the challenger stays out
+        assert [one["decision"] for one in again.decisions].count("rollback") == 1
+
+    live(scenario, {CHAMPION: 0.95, "challenger": 0.6})
+    assert [one.decision for one in verdicts.read(store, "m")].count("rollback") == 1
+
+
 def test_shadows_stay_within_their_budget_and_take_none_of_a_failed_request(live: Live) -> None:
     async def scenario(world: Any) -> None:
         await world.second(2000)

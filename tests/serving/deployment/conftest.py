@@ -1,0 +1,145 @@
+"""The service as a user runs it, in processes of its own, and clients that ask it without pause."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from cluster.recipe import Recipe
+from cluster.registry import Registry
+from cluster.store import Artifact, Store
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def command(*arguments: str) -> dict[str, Any]:
+    """Run `python -m serving ... --json` and return what it said."""
+    whole = [sys.executable, "-m", "serving", *arguments, "--json"]
+    ran = subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    assert ran.returncode == 0, ran.stderr
+    return dict(json.loads(ran.stdout))
+
+
+def below(pid: int) -> set[int]:
+    """All processes below one."""
+    direct = [int(one) for task in Path(f"/proc/{pid}/task").glob("*/children") for one in task.read_text().split()]
+    return {*direct, *(further for child in direct for further in below(child))}
+
+
+class Live:
+    """A service that runs: its URL, and its processes by what they do."""
+
+    def __init__(self, store: str, said: dict[str, Any]) -> None:
+        self.store, self.url, self.pid = store, str(said["url"]), int(said["pid"])
+
+    def serving(self, *arguments: str) -> dict[str, Any]:
+        """A command about it."""
+        return command(*arguments, "--store", self.store)
+
+    def admin(self) -> httpx.Client:
+        """A client with the operator's key."""
+        known = json.loads((Path(self.store) / "serving" / "address.json").read_text())
+        return httpx.Client(base_url=self.url, timeout=90, headers={"authorization": f"Bearer {known['key']}"})
+
+    def processes(self, title: bytes) -> list[int]:
+        """Those of its processes whose command line begins so."""
+        found = []
+        for pid in below(self.pid):
+            try:
+                line = Path(f"/proc/{pid}/cmdline").read_bytes()
+            except OSError:
+                continue
+            if line.startswith(title):
+                found.append(pid)
+        return sorted(found)
+
+
+class Load:
+    """Clients that ask without pause: answers by status, latencies of the good ones (ms), and what went wrong.
+
+    `answers`: when each prediction was asked and answered (seconds of time.perf_counter), and by which version.
+    """
+
+    def __init__(self, url: str, bodies: list[dict[str, Any]], clients: int, pause_s: float = 0.01) -> None:
+        self.seen: Counter[int] = Counter()
+        self.versions: Counter[str] = Counter()
+        self.ms: list[float] = []
+        self.wrong: list[str] = []
+        self.answers: list[tuple[float, float, str]] = []
+        self._url, self._bodies, self._pause_s = url, bodies, pause_s
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(clients)]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, number: int) -> None:
+        with httpx.Client(base_url=self._url, timeout=30) as client:
+            while not self._over.is_set():
+                number += 1
+                path, body = "/v1/predict", self._bodies[number % len(self._bodies)]
+                if number % 5 == 0:
+                    path, body = "/v1/feedback", {"request_id": f"r{number}", "reward": 1.0}
+                began = time.perf_counter()
+                try:
+                    answered = client.post(path, json=body, headers={"x-request-id": uuid.uuid4().hex})
+                except httpx.HTTPError as error:
+                    self.seen[-1] += 1
+                    self.wrong.append(repr(error))
+                    continue
+                self.seen[answered.status_code] += 1
+                if answered.status_code >= 500:
+                    self.wrong.append(answered.text[:300])
+                elif answered.status_code == 429:
+                    assert int(answered.headers["retry-after"]) >= 1
+                elif path == "/v1/predict":
+                    self.ms.append((time.perf_counter() - began) * 1000)
+                    self.versions[answered.json()["version"]] += 1
+                    self.answers.append((began, time.perf_counter(), answered.json()["version"]))
+                time.sleep(self._pause_s)
+
+
+@pytest.fixture(scope="session")
+def load() -> type[Load]:
+    """`load(url, bodies, clients, pause_s)`."""
+    return Load
+
+
+@pytest.fixture(scope="session")
+def serving(
+    exported: tuple[Recipe, Store, Artifact], champion: Registry, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Any]:
+    """`with serving("replicas=2", ...) as live` serves the champion with these knobs."""
+    recipe = tmp_path_factory.mktemp("live") / "visual.yaml"
+    recipe.write_text(yaml.safe_dump(exported[0].model_dump(mode="json")))
+    store = str(exported[1].workspace)
+
+    @contextmanager
+    def serve(*knobs: str) -> Iterator[Live]:
+        changes = [part for knob in knobs for part in ("--set", f"serving.{knob}")]
+        said = command("up", str(recipe), "--store", store, "--detach", *changes)
+        assert "key" not in said
+        try:
+            yield Live(store, said)
+        finally:
+            command("down", "--store", store)
+
+    return serve

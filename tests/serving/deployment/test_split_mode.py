@@ -1,0 +1,67 @@
+"""Students and teacher in processes of their own: one that is killed costs no request, all of them cost no time."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+STUDENT, TEACHER = b"ray::ServeReplica:arm-", b"ray::ServeReplica:teacher:"
+STUDENT_MS, TOTAL_MS = 1000.0, 3000.0
+NETWORK_MS = 500.0  # HAProxy, the client, and a machine that is busy
+
+
+@pytest.fixture(scope="module")
+def live(serving: Callable[..., Any]) -> Iterator[Any]:
+    """Two gateways, two students, a teacher."""
+    knobs = ("mode=split", "replicas=2", f"student_ms={STUDENT_MS}", f"total_ms={TOTAL_MS}", "teacher_share=1.0")
+    with serving(*knobs) as live:
+        yield live
+
+
+def test_a_killed_student_fails_no_request(live: Any, load: Any, questions: list[Any]) -> None:
+    students = live.processes(STUDENT)
+    assert len(students) == 2
+    with load(live.url, [question.body for question in questions], clients=4) as asked:
+        time.sleep(2)
+        os.kill(students[0], signal.SIGKILL)
+        time.sleep(8)
+    assert asked.wrong == []
+    assert set(asked.seen) <= {200, 202}
+    assert float(np.percentile(asked.ms, 95)) < STUDENT_MS + 500  # 500: the teacher's answer
+
+
+def test_with_every_model_down_each_request_is_a_503_in_time_that_says_why(live: Any, questions: list[Any]) -> None:
+    over = threading.Event()
+
+    def kill() -> None:
+        """Ray starts them again, so they are killed until the test is over."""
+        while not over.is_set():
+            for pid in (*live.processes(STUDENT), *live.processes(TEACHER)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        time.sleep(1)
+        with httpx.Client(base_url=live.url, timeout=30) as client:
+            for question in questions:
+                began = time.perf_counter()
+                refused = client.post("/v1/predict", json=question.body)
+                took_ms = (time.perf_counter() - began) * 1000
+                assert (refused.status_code, refused.json()["code"]) == (503, "unanswered"), refused.text
+                assert refused.json()["student"] and refused.json()["teacher"]
+                assert took_ms < TOTAL_MS + NETWORK_MS
+            assert client.get("/healthz").status_code == 200
+    finally:
+        over.set()
+        killer.join()
