@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^```(?P<kind>\w*)[ ]?(?P<about>[^\n]*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 MARK = "@@@ block"
-FIGURE = re.compile(r"\d[\d,.]*|[0-9a-f]{16}")
+FIGURE = re.compile(r"[0-9a-f]{16}|\d[\d,.]*")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def said() -> Callable[[str, str], list[str]]:
     def missing(shown: str, output: str) -> list[str]:
         heard, left = [_plain(line) for line in output.splitlines()], []
         for line in filter(str.strip, shown.splitlines()):
-            wanted = ".*".join(map(re.escape, _plain(line).split("...")))
+            wanted = ".*".join(re.escape(part.strip()) for part in _plain(line).split("..."))
             place = next((at for at, one in enumerate(heard) if re.fullmatch(wanted, one)), None)
             if place is None:
                 left.append(line)
