@@ -34,7 +34,8 @@ class Metric:
         return f"ray_{PREFIX}{self.name}{'_total' if self.kind == 'counter' else ''}"
 
 
-_ALL = (
+# Of the gateways and the monitor beside them.
+SERVED = (
     Metric("requests", "counter", "count", ("model", "outcome"), "Requests by who answered."),
     Metric("fallbacks", "counter", "count", ("model", "reason"), "Student answers not taken at once, by reason."),
     Metric("latency_ms", "histogram", "ms", ("model", "arm"), "From arrival to answer.", LATENCY_MS),
@@ -63,7 +64,7 @@ _ALL = (
     Metric("replica_memory_bytes", "gauge", "bytes", ("model", "replica"), "Resident memory of a gateway replica."),
 )  # fmt: skip
 # Of a run's driver; they end with it.
-_PIPELINE = (
+PIPELINE = (
     Metric("step_seconds", "gauge", "s", ("run", "step"), "How long a step took, or has taken so far."),
     Metric("step_done_share", "gauge", "share", ("run", "step", "part"), "How much of it is done."),
     Metric("step_still_s", "gauge", "s", ("run", "step", "part"), "Since it last moved; large when it hangs."),
@@ -76,7 +77,7 @@ _PIPELINE = (
     Metric("cache_hit_share", "gauge", "share", ("run",), "Share of the answers taken over from earlier runs."),
     Metric("steps_failed", "counter", "count", ("run", "step", "reason"), "Steps that ended without their artifact."),
 )  # fmt: skip
-METRICS = {metric.name: metric for metric in (*_ALL, *_PIPELINE)}
+METRICS = {metric.name: metric for metric in (*SERVED, *PIPELINE)}
 
 
 @functools.cache

@@ -1,4 +1,5 @@
-"""The alert rules, each with what it means and what to do; every series in them is one of `cluster.metrics`."""
+"""The alert rules, each with what it means and what to do; every series in them is one of `cluster.metrics`, or one of
+Ray's own named in `RAY`."""
 
 from __future__ import annotations
 
@@ -9,7 +10,10 @@ from cluster.metrics import METRICS
 
 GIB = 1 << 30
 LATENCY_MS, AGREEMENT, MEMORY_GIB = 200, 0.9, 2  # DESIGN, decision 7; the seed text's quality; the issue's memory
+STILL_S, NODE_MEMORY = 600, 0.9  # ten minutes without a step; Ray's monitor ends workers at 0.95 of a node
 RUNBOOK = "docs/operations.md"
+# What Ray exports by itself and rules read.
+RAY = ("ray_node_mem_used", "ray_node_mem_total", "ray_memory_manager_worker_eviction_total")
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,11 @@ def p95(name: str, by: str) -> str:
 
 
 def alerts() -> tuple[Alert, ...]:
-    """All rules."""
+    """All rules: of what is served, and of what runs."""
+    return (*_served(), *_running())
+
+
+def _served() -> tuple[Alert, ...]:
     requests, failed = series("requests"), 'outcome=~"unanswered|failed"'
     return (
         Alert(
@@ -121,6 +129,66 @@ def alerts() -> tuple[Alert, ...]:
             "ticket", "The traffic log loses {{ $value | printf \"%.0f\" }} rows a second by {{ $labels.reason }}.",
             "queue_full: the store is slow, or traffic.share too high. failed: the store refuses to be "
             "written (disk full?).",
+        ),
+    )  # fmt: skip
+
+
+def lately(name: str, by: str, chosen: str) -> str:
+    """Counts that rose, or were seen for the first time, in the last quarter of an hour: a counter that begins at 1
+    has no increase in Prometheus, and one that a dead process left behind is no news."""
+    counted = f"{series(name)}{{{chosen}}}"
+    now, before = f"sum by ({by}) ({counted})", f"sum by ({by}) ({counted} offset 15m)"
+    return f"{now} unless {before} or sum by ({by}) (increase({counted}[15m])) > 0"
+
+
+def _running() -> tuple[Alert, ...]:
+    # A finished step's gauges stay as they were while the run goes on; the seconds of one that runs rise.
+    runs = f"and on (run, step) delta({series('step_seconds')}[2m]) > 0"
+    failed = "steps_failed", "run, step, reason"
+    no_memory = lately(*failed, 'reason="out_of_memory"')
+    return (
+        Alert(
+            "RaydistillDiverged", lately(*failed, 'reason=~"diverged|exploding|vanishing"'), "0m", "page",
+            "The training of step {{ $labels.step }} of run {{ $labels.run }} was given up: {{ $labels.reason }} "
+            "(diverged: a loss or a gradient was NaN or infinite).",
+            "The command's last lines say stage, step, every loss term and what to change. diverged, exploding: lower "
+            "the stage's learning_rate or set engine.gradient_clip, and look for rows with extreme targets "
+            "(python -m jobs labels inspect RUN). vanishing: raise learning_rate or thaw layers. Then run the same "
+            "command again: finished steps are found.",
+        ),
+        Alert(
+            "RaydistillOutOfMemory", f"{no_memory} or increase({RAY[2]}[15m]) > 0", "0m", "page",
+            "Memory ended: step {{ $labels.step }} of run {{ $labels.run }} was given up, or Ray's monitor ended a "
+            "worker to save its node.",
+            "Of a training: lower batch_size, or set engine.micro_batch or engine.activation_checkpointing. Of a "
+            "teacher: lower generate.batch_size or generate.concurrency. Then the same command again: it goes on from "
+            "the checkpoint. What holds the memory: docs/observability.md.",
+        ),
+        Alert(
+            "RaydistillNodeMemory", f"{RAY[0]} / {RAY[1]} > {NODE_MEMORY}", "2m", "ticket",
+            f"Node {{{{ $labels.instance }}}} has used {{{{ $value | humanizePercentage }}}} of its memory, more than "
+            f"{NODE_MEMORY:.0%}; at 95 % Ray ends workers there.",
+            "See who holds it (docs/observability.md), and do as for RaydistillOutOfMemory before it comes to that, or "
+            "give the step's node type more memory.",
+        ),
+        Alert(
+            "RaydistillStalled",
+            f"min by (run, step) ({series('step_still_s')}) > {STILL_S} {runs} or "
+            f"max by (run, step) (max_over_time({series('rows_per_s')}[10m])) == 0 {runs} "
+            f"and on (run, step) {series('step_seconds')} > {STILL_S}", "1m", "page",
+            "Step {{ $labels.step }} of run {{ $labels.run }} runs and nothing in it has moved for ten minutes: no "
+            "training step, no answer of the teacher.",
+            "python -m cluster jobs and python -m cluster doctor: did a node or its resources go (a placement that "
+            "waits)? Then py-spy dump on the worker (docs/observability.md). An endpoint: does it answer, is its "
+            "budget spent? Stop and resume lose at most checkpoint_every steps.",
+        ),
+        Alert(
+            "RaydistillStepFailed", lately(*failed, 'reason!~"diverged|exploding|vanishing|out_of_memory|paused"'),
+            "0m", "ticket",
+            "Step {{ $labels.step }} of run {{ $labels.run }} ended without its artifact ({{ $labels.reason }}).",
+            "python -m cluster logs JOB says why in its last lines, with a hint. Exit code 2: the input. 3: a gate; "
+            "the report is there (python -m jobs report). Else run the same command again (python -m cluster resume "
+            "JOB): finished steps are found.",
         ),
     )  # fmt: skip
 

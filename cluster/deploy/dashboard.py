@@ -1,11 +1,12 @@
-"""The Grafana dashboard: one panel per question people ask, every series from `cluster.metrics`."""
+"""The Grafana dashboard: one panel per question people ask, every series from `cluster.metrics` or named in
+`cluster.deploy.alerts.RAY`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.deploy.alerts import AGREEMENT, GIB, LATENCY_MS, MEMORY_GIB, p95, series
+from cluster.deploy.alerts import AGREEMENT, GIB, LATENCY_MS, MEMORY_GIB, NODE_MEMORY, RAY, STILL_S, p95, series
 
 WIDTH, HEIGHT = 12, 8  # of 24 columns
 
@@ -21,7 +22,11 @@ class Panel:
 
 
 def panels() -> tuple[Panel, ...]:
-    """All panels in the order of the page."""
+    """All panels in the order of the page: what is served, then what runs."""
+    return (*_served(), *_running())
+
+
+def _served() -> tuple[Panel, ...]:
     of = '{model=~"$model"}'
     per_s = f"sum by (%s) (rate(%s{of}[5m]))"
     return (
@@ -55,16 +60,38 @@ def panels() -> tuple[Panel, ...]:
     )  # fmt: skip
 
 
+def _running() -> tuple[Panel, ...]:
+    of = '{run=~"$run"}'
+    return (
+        Panel("How much of a step is done", ((series("step_done_share") + of, "{{step}} {{part}}"),), "percentunit"),
+        Panel("How long nothing has moved", ((series("step_still_s") + of, "{{step}} {{part}}"),), "s", STILL_S),
+        Panel("Rows that the teacher answers", ((series("rows_per_s") + of, "{{step}}"),), "rowsps"),
+        Panel("Tokens that the teacher reads and writes", ((series("tokens_per_s") + of, "{{step}} tokens/s"),)),
+        Panel("Loss and its terms", ((series("loss") + of, "{{part}} {{stage}} {{term}}"),)),
+        Panel("Realised shares of the loss",
+              ((series("loss_share") + of, "{{part}} {{stage}} {{term}}"),), "percentunit"),
+        Panel("Kept by curation, and taken over from earlier runs",
+              ((series("kept_share") + of, "{{run}} kept"), (series("cache_hit_share") + of, "{{run}} reused")),
+              "percentunit"),
+        Panel("Rows by what became of them", ((series("rows") + of, "{{step}} {{outcome}}"),)),
+        Panel("Steps that failed", ((f"sum by (step, reason) ({series('steps_failed')}{of})", "{{step}} {{reason}}"),)),
+        Panel("Memory used on each node", ((f"{RAY[0]} / {RAY[1]}", "{{instance}}"),), "percentunit", NODE_MEMORY),
+    )  # fmt: skip
+
+
 def dashboard() -> dict[str, Any]:
     """The dashboard as Grafana 10 and later import it; its data source is a variable."""
     source = {"type": "prometheus", "uid": "${source}"}
-    model = {"type": "query", "name": "model", "label": "Model", "datasource": source, "includeAll": True,
-             "multi": True, "refresh": 2, "query": f"label_values({series('requests')}, model)",
-             "current": {"text": "All", "value": "$__all"}}  # fmt: skip
+    pickers = [
+        {"type": "query", "name": label, "label": label.title(), "datasource": source, "includeAll": True,
+         "multi": True, "refresh": 2, "query": f"label_values({series(metric)}, {label})",
+         "current": {"text": "All", "value": "$__all"}}
+        for label, metric in (("model", "requests"), ("run", "step_seconds"))
+    ]  # fmt: skip
     picker = {"type": "datasource", "name": "source", "label": "Prometheus", "query": "prometheus"}
     return {
-        "uid": "raydistill", "title": "raydistill: what is served", "schemaVersion": 39, "refresh": "10s",
-        "time": {"from": "now-1h", "to": "now"}, "templating": {"list": [picker, model]},
+        "uid": "raydistill", "title": "raydistill: what is served, what runs", "schemaVersion": 39, "refresh": "10s",
+        "time": {"from": "now-1h", "to": "now"}, "templating": {"list": [picker, *pickers]},
         "panels": [_panel(number, panel, source) for number, panel in enumerate(panels())],
     }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Writes what people read about knobs, steps, commands and exit codes from the code that has them.
 
-`python -m jobs.after.reference` (make docs) rewrites `docs/recipes.md`, `docs/claims.md` and the marked blocks of
-`README.md`; tests/test_readme.py fails when they differ.
+`python -m jobs.after.reference` (make docs) rewrites `docs/recipes.md`, `docs/metrics.md`, `docs/http.md`,
+`docs/claims.md` and the marked blocks of `README.md`; tests/test_readme.py fails when they differ.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from cluster import errors
 from cluster.recipe import known_recipes, load
-from jobs.after import claims, knobs, wording
+from jobs.after import claims, knobs, metrics_page, wording
 from jobs.after.markdown import table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,11 @@ def documents() -> dict[Path, str]:
     """Every generated file with the content that it should have now."""
     readme = ROOT / "README.md"
     docs = ROOT / "docs"
-    pages = {docs / "recipes.md": knobs.page(), docs / "claims.md": claims.page(docs)}
+    pages = {
+        docs / "recipes.md": knobs.page(),
+        docs / "metrics.md": metrics_page.page(),
+        docs / "claims.md": claims.page(docs),
+    }
     return {readme: filled(readme.read_text(encoding="utf-8")), **pages}
 
 
