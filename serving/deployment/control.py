@@ -72,10 +72,13 @@ class Control:
             return await self.state()
 
     async def kill(self, arm: str) -> dict[str, Any]:
-        """Take an arm out at once: every replica is told before anything else. Raises Refusal for no such arm."""
-        if arm == CHAMPION or arm not in {one.name for one in self._served.arms}:
-            known = [one.name for one in self._served.arms if one.name != CHAMPION]
+        """Take an arm out at once: every replica is told before anything else. Raises Refusal for no such arm; a
+        challenger that is not there is out already."""
+        known = [one.name for one in self._served.arms if one.name != CHAMPION]
+        if arm not in (*known, CHALLENGER):
             raise Refusal("conflict", f"got {arm!r:.80}, expected an arm beside the champion: {known}")
+        if arm not in known:
+            return await self.state()
         await self._told("kill", arm)
         async with self._one:
             await self._turn(self._served.without(arm).arms, "kill")

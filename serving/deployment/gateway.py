@@ -16,13 +16,14 @@ from typing import Any
 
 from cluster import metrics
 from serving.bundle.answer import Answer, BundleError
+from serving.deployment import noting
 from serving.deployment.arm import Answers, LiveArm, Remote
 from serving.deployment.loopback import keep_replica_home
 from serving.deployment.served import STUDENT, TEACHER, GatewayPlan, Served, ServedArm, spec_of
 from serving.fallback import cascade
 from serving.fallback.guard import ArmGuard, Counters, TeacherGuard
 from serving.seams import controlling, observe
-from serving.seams.observe import CHAMPION, Feedback, Outcome, Record
+from serving.seams.observe import CHAMPION, Feedback, Outcome
 from serving.seams.problems import Refusal
 from serving.students import swap
 from serving.students.batcher import Limits
@@ -179,29 +180,33 @@ class Gateway:
             yield given.answer.text
             yield given
             return
+        began = time.perf_counter()
         pieces: Pieces = student.write(asked.item, asked.writing, asked.delay_ms)
-        written: list[Written] = []
+        text = noting.Text()
 
         async def first() -> Answer:
-            piece = await anext(pieces)
-            if isinstance(piece, Written):
-                written.append(piece)
-                return piece.answer
-            return Answer(piece, 1.0)
+            return text.took(await anext(pieces))
 
         async with aclosing(pieces):
             policy = dataclasses.replace(self._policy(arm), confidence_min=0.0)
-            outcome = await self._raced(asked, arm, first, policy)
-            yield outcome.answer.text
-            if not outcome.fell_back and not written:
-                async for piece in pieces:
-                    if isinstance(piece, str):
-                        yield piece
-                    else:
-                        written.append(piece)
-            answer = outcome.answer if outcome.fell_back else written[0].answer
-            whole = cascade.Outcome(answer, outcome.fell_back, outcome.reason, outcome.student)
-            yield self._given(arm, whole, None if outcome.fell_back else written[0])
+            outcome = await self._raced(asked, arm, first, policy, streamed=True)
+            ms = (time.perf_counter() - began) * 1000
+            how: Outcome = "failed"
+            try:
+                yield outcome.answer.text
+                if not outcome.fell_back and text.written is None:
+                    async for piece in pieces:
+                        text.took(piece)
+                        if isinstance(piece, str):
+                            yield piece
+                how = noting.told(outcome)
+            except (GeneratorExit, asyncio.CancelledError):  # the caller has left
+                how = noting.told(outcome)
+                raise
+            finally:
+                outcome = text.outcome(outcome)
+                self._note(asked, arm, outcome, how, ms)
+            yield self._given(arm, outcome, None if outcome.fell_back else text.written)
 
     def feedback(self, given: Feedback) -> None:
         """See `Desk.feedback`."""
@@ -243,13 +248,16 @@ class Gateway:
     def _choose(self, asked: Asked) -> LiveArm:
         return self._arms[self.observer.choose(asked.unit)]
 
-    async def _raced(self, asked: Asked, arm: LiveArm, student: cascade.Ask, policy: cascade.Policy) -> cascade.Outcome:
+    async def _raced(
+        self, asked: Asked, arm: LiveArm, student: cascade.Ask, policy: cascade.Policy, streamed: bool = False
+    ) -> cascade.Outcome:
+        """Who answers; it is noted here, but for a text that only begins with this answer (`streamed`)."""
         teacher = (lambda: self._ask_teacher(asked.item)) if self.plan.teacher is not None else None
         began, outcome = time.perf_counter(), None
         how: Outcome = "failed"
         try:
             outcome = await cascade.answer(student, teacher, policy, arm.guard)
-            how = "teacher" if outcome.fell_back else "student" if outcome.reason is None else "student_anyway"
+            how = noting.told(outcome)
             return outcome
         except BundleError:
             how = "unreadable"
@@ -263,25 +271,17 @@ class Gateway:
             raise
         finally:
             metrics.counter("requests").inc(tags={"model": arm.arm.model, "outcome": how})
-            self._record(asked, arm, outcome, how, (time.perf_counter() - began) * 1000)
+            if outcome is None or not streamed:
+                self._note(asked, arm, outcome, how, (time.perf_counter() - began) * 1000)
 
-    def _record(self, asked: Asked, arm: LiveArm, outcome: cascade.Outcome | None, how: Outcome, ms: float) -> None:
+    def _note(self, asked: Asked, arm: LiveArm, outcome: cascade.Outcome | None, how: Outcome, ms: float) -> None:
         for target, breaker in ((arm.arm.name, arm.guard.breaker), (TEACHER, self._teacher_guard.breaker)):
             tags = {"model": arm.arm.model, "target": target}
             metrics.gauge("breaker_open").set(float(breaker.state == "open"), tags=tags)
-        fell = outcome is not None and outcome.fell_back
-        who = (TEACHER, str(self.plan.teacher)) if fell else (arm.arm.model, arm.arm.version)
-        self.observer.answered(
-            Record(
-                request_id=asked.request_id, at_ms=time.time_ns() // 1_000_000, route=asked.route, unit=asked.unit,
-                arm=arm.arm.name, model=who[0], version=who[1], item=asked.item,
-                answer=outcome.answer if outcome else None, student=outcome.student if outcome else None,
-                outcome=how, fell_back=fell, reason=outcome.reason if outcome else None, latency_ms=ms,
-            )
-        )  # fmt: skip
+        self.observer.answered(noting.record(asked, arm, outcome, how, ms, str(self.plan.teacher)))
 
     def _given(self, arm: LiveArm, outcome: cascade.Outcome, written: Written | None) -> Given:
-        who = (TEACHER, str(self.plan.teacher)) if outcome.fell_back else (arm.arm.model, arm.arm.version)
+        who = noting.signed(arm, outcome, str(self.plan.teacher))
         return Given(outcome.answer, arm.arm.name, *who, outcome.fell_back, outcome.reason, written)
 
     async def _ask(self, name: str, item: Mapping[str, Any]) -> Answer:

@@ -196,7 +196,7 @@ class Witness:
         """A shadow for all of the challenger's requests that the budget allows, and for a fair share of the champion's:
         chosen by the request's id, never by its answer."""
         self._budget.pour()
-        if record.student is None or record.route != "predict":
+        if record.student is None or not record.comparable:
             return
         compared = self.section.shadow / (2 if experiment is not None else 1)
         if (record.arm == CHAMPION and not kept(f"shadow {record.request_id}", compared)) or not self._budget.take():

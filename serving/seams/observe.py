@@ -38,7 +38,8 @@ class Record:
     """One request to a model and what became of it.
 
     `arm` is where it was routed (a fallback does not change it), `model` and `version` who answered; `student` is the
-    arm's own answer where there is one, so that with `fell_back` it stands beside the teacher's.
+    arm's own answer where there is one, so that with `fell_back` it stands beside the teacher's. A text that was asked
+    for in other terms than the bundle's (length, temperature, stop) is not `comparable` with anybody's.
     """
 
     request_id: str
@@ -55,6 +56,7 @@ class Record:
     fell_back: bool
     reason: str | None
     latency_ms: float
+    comparable: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,18 @@
-"""A bundle behind another server, for comparison: `bare_server.py KIND BUNDLE PORT`, KIND is fastapi or litserve.
+"""A bundle behind another server, for comparison: `bare_server.py KIND BUNDLE PORT`, KIND is one of SERVERS.
 
 `fastapi` is what one would write without us: uvicorn, FastAPI, pydantic in and out, the model in one thread. `litserve`
-runs where LitServe is installed (a virtual environment of its own; its pins fight ours). Both answer with the bundle's
-own `predict.py`, the very graph and threads that the gateway serves.
+and `bentoml` run where these are installed (a virtual environment of their own; their pins fight ours), each with its
+own batching. All answer with the bundle's own `predict.py`, the very graph and threads that the gateway serves.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 
@@ -73,5 +75,15 @@ def run_litserve(bundle: str, port: int) -> None:
     litserve.LitServer(api, accelerator="cpu").run(host="127.0.0.1", port=port, log_level="error")
 
 
+def run_bentoml(bundle: str, port: int) -> None:
+    """BentoML starts workers that import the service by name, so the bundle travels in the environment."""
+    os.environ["BARE_SERVER_BUNDLE"] = bundle
+    here = Path(__file__)
+    command = [sys.executable, "-m", "bentoml", "serve", "bento_service:Service", "--working-dir", str(here.parent)]
+    os.execv(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port)])
+
+
+SERVERS = {"fastapi": run_fastapi, "litserve": run_litserve, "bentoml": run_bentoml}
+
 if __name__ == "__main__":
-    {"fastapi": run_fastapi, "litserve": run_litserve}[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
+    SERVERS[sys.argv[1]](sys.argv[2], int(sys.argv[3]))

@@ -82,6 +82,16 @@ def test_what_cannot_be_done_says_why_and_changes_nothing(admin: httpx.Client) -
     assert admin.get("/v1/admin/state").json() == before
 
 
+def test_the_documents_examples_of_admin_routes_work_also_without_a_challenger(admin: httpx.Client) -> None:
+    before = admin.get("/v1/admin/state").json()
+    paths = admin.get("/openapi.json").json()["paths"]
+    for path in ("/v1/admin/split", "/v1/admin/kill"):
+        example = paths[path]["post"]["requestBody"]["content"]["application/json"]["example"]
+        assert admin.post(path, json=example).status_code == 200, (path, example)
+    after = admin.get("/v1/admin/state").json()
+    assert after["arms"] == before["arms"]
+
+
 def test_split_kill_promote_and_rollback_fail_no_request(
     admin: httpx.Client, running: Any, questions: list[Any], challenge: Callable[..., int], champion: Registry,
     exported: tuple[Recipe, Store, Artifact],

@@ -20,6 +20,7 @@ from serving.bundle import files, predict
 from serving.deployment.loopback import free_port
 from serving.deployment.served import GatewayPlan, Served, ServedArm
 from serving.models import decoder, decoder_graph
+from serving.seams.observe import Quiet, Record
 
 openai = pytest.importorskip("openai")
 TEXTS = ["the cat sat", "a dog ran by the sea", "one bird", "the cat sat on a mat and the dog ran"]
@@ -50,6 +51,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+NOTED: list[Record] = []
+
+
+class Noting(Quiet):
+    """Writes down what it is told."""
+
+    def answered(self, record: Record) -> None:
+        NOTED.append(record)
+
+
 @pytest.fixture(scope="module")
 def url(folder: Path, ray_cluster: ResourcesSection, serve_ready: None) -> Iterator[str]:
     """The gateway on a port of its own, without Ray Serve around it."""
@@ -58,6 +69,7 @@ def url(folder: Path, ray_cluster: ResourcesSection, serve_ready: None) -> Itera
     from serving.deployment.gateway import Gateway
 
     gateway = Gateway(GatewayPlan(section=ServingSection(student_ms=5000, total_ms=20000)).model_dump(mode="json"))
+    gateway.observer = Noting()
     port = free_port("127.0.0.1")
     server = uvicorn.Server(
         uvicorn.Config(gateway.__serve_build_asgi_app__(), port=port, log_level="error", ws="none", lifespan="off")
@@ -112,6 +124,37 @@ def test_openais_client_streams_it_in_pieces(client: Any, alone: predict.Answere
     assert len(pieces) > 2
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] in ("stop", "length")
     assert chunks[-1].usage.completion_tokens > 0
+
+
+def test_a_streamed_text_is_noted_whole_and_what_was_asked_in_other_terms_is_compared_with_nothing(
+    client: Any, alone: predict.Answerer
+) -> None:
+    asked = {"model": "writer", "messages": [{"role": "user", "content": TEXTS[2]}]}
+    NOTED.clear()
+    client.chat.completions.create(**asked)
+    list(client.chat.completions.create(**asked, stream=True))
+    client.chat.completions.create(**asked, max_tokens=2)
+    (expected,) = alone.predict([{"text": TEXTS[2]}])
+    whole, streamed, short = NOTED
+    for record in (whole, streamed):
+        assert record.student == record.answer == expected
+        assert (record.route, record.outcome, record.comparable) == ("chat", "student", True)
+    assert short.answer is not None and expected.text.startswith(short.answer.text)
+    assert not short.comparable
+
+
+def test_a_stream_whose_caller_leaves_is_noted_once_without_an_answer_to_compare(client: Any) -> None:
+    NOTED.clear()
+    stream = client.chat.completions.create(
+        model="writer", messages=[{"role": "user", "content": TEXTS[3]}], stream=True
+    )
+    next(iter(stream))
+    stream.close()
+    until = time.monotonic() + 10
+    while not NOTED and time.monotonic() < until:
+        time.sleep(0.02)
+    (record,) = NOTED
+    assert record.outcome == "student"
 
 
 def test_openais_client_lists_models_and_reads_our_errors(client: Any) -> None:

@@ -231,6 +231,17 @@ def test_shadows_stay_within_their_budget_and_take_none_of_a_failed_request(live
     live(scenario, {CHAMPION: 1.0}, shadow=0.1)
 
 
+def test_conversations_are_compared_with_the_teacher_where_they_can_be(live: Live) -> None:
+    async def scenario(world: Any) -> None:
+        await world.second(20, route="chat")
+        assert world.monitor.judge.stats[CHAMPION].judged == 20
+        await world.second(20, route="chat", comparable=False)
+        assert world.monitor.judge.stats[CHAMPION].judged == 20
+        assert world.monitor.judge.stats[CHAMPION].requests == 40
+
+    live(scenario, {CHAMPION: 1.0})
+
+
 def test_the_state_is_json_and_holds_what_the_page_shows(live: Live) -> None:
     async def scenario(world: Any) -> dict[str, Any]:
         await world.until(lambda: world.served["challenger"].weight == 0.5, 5)
