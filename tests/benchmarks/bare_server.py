@@ -48,35 +48,17 @@ def run_fastapi(bundle: str, port: int) -> None:
 
 
 def run_litserve(bundle: str, port: int) -> None:
+    """LitServe starts workers that import the API by name, so the bundle travels in the environment."""
     import litserve  # type: ignore[import-not-found]
+    from lit_api import Api  # type: ignore[import-not-found]
 
-    from serving.bundle import predict
-
-    class Api(litserve.LitAPI):  # type: ignore[misc]
-        def setup(self, device: str) -> None:
-            self.model = predict.load(bundle)
-
-        def decode_request(self, request: dict[str, Any]) -> dict[str, Any]:
-            return item_of(request)
-
-        def predict(self, items: Any) -> Any:
-            return self.model.predict(items) if isinstance(items, list) else self.model.predict([items])[0]
-
-        def batch(self, inputs: list[Any]) -> list[Any]:
-            return inputs
-
-        def unbatch(self, output: list[Any]) -> list[Any]:
-            return output
-
-        def encode_response(self, output: Any) -> dict[str, Any]:
-            return {"text": output.text, "confidence": output.confidence}
-
+    os.environ["BARE_SERVER_BUNDLE"] = bundle
     api = Api(max_batch_size=16, batch_timeout=0.0, api_path="/v1/predict")
     litserve.LitServer(api, accelerator="cpu").run(host="127.0.0.1", port=port, log_level="error")
 
 
 def run_bentoml(bundle: str, port: int) -> None:
-    """BentoML starts workers that import the service by name, so the bundle travels in the environment."""
+    """BentoML does, too."""
     os.environ["BARE_SERVER_BUNDLE"] = bundle
     here = Path(__file__)
     command = [sys.executable, "-m", "bentoml", "serve", "bento_service:Service", "--working-dir", str(here.parent)]

@@ -17,7 +17,9 @@ class Row(BaseModel):
     images: list[str] = []
 
 
-@bentoml.service(workers=1, threads=1, traffic={"timeout": 60, "max_concurrency": 512})
+@bentoml.service(
+    workers=1, threads=1, traffic={"timeout": 60, "max_concurrency": 512}, logging={"access": {"enabled": False}}
+)  # fmt: skip
 class Service:
     """One worker, one compute thread."""
 

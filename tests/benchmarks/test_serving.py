@@ -5,12 +5,16 @@ $RAYDISTILL_SERVING_PEERS names the Python of a virtual environment with litserv
 tokenizers and pillow.
 """
 
+import contextlib
+import importlib
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +45,9 @@ def bundle(exported: tuple[Recipe, Store, Artifact]) -> Path:
 def gateway(ray_cluster: ResourcesSection, bundle: Path) -> Iterator[str]:
     from serving.deployment import app
 
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ray.serve's own modules warn of pydantic's deprecations
+        importlib.import_module("ray.serve")
     section = ServingSection(student_ms=5000.0, total_ms=20000.0, queue_ms=60000.0, queue_max=512)
     running = app.start(bundle, None, section)
     yield running.url
@@ -65,7 +72,8 @@ def peer(request: pytest.FixtureRequest, bundle: Path) -> Iterator[tuple[str, st
 def server(python: str, kind: str, bundle: Path) -> Iterator[str]:
     port = free_port("127.0.0.1")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([python, str(SERVER), kind, str(bundle), str(port)], cwd=ROOT, env=environment)
+    command = [python, str(SERVER), kind, str(bundle), str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     url, until = f"http://127.0.0.1:{port}", time.monotonic() + 60
     try:
         while time.monotonic() < until:
@@ -79,6 +87,8 @@ def server(python: str, kind: str, bundle: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(30)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # LitServe leaves its workers behind
 
 
 def p50_ms(ask: Callable[[], Any]) -> float:
