@@ -5,8 +5,6 @@ and `bentoml` run where these are installed (a virtual environment of their own;
 own batching. All answer with the bundle's own `predict.py`, the very graph and threads that the gateway serves.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import os
@@ -43,7 +41,6 @@ def run_fastapi(bundle: str, port: int) -> None:
         (found,) = await loop.run_in_executor(thread, model.predict, [item_of(body.model_dump())])
         return Reply(text=found.text, confidence=found.confidence)
 
-    globals().update(Body=Body, Reply=Reply)
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
 
 
