@@ -11,7 +11,7 @@ import pytest
 
 from cluster.registry import Registry
 from cluster.store import Store
-from serving import verdicts
+from serving.traffic import verdicts
 
 PAGE = "tutorial.md"
 ALONE = ("fit", "generate", "curate", "distill", "export", "evaluate", "promote")  # steps as commands of their own
