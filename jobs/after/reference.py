@@ -15,7 +15,7 @@ from typing import Any
 
 from cluster import errors
 from cluster.recipe import known_recipes, load
-from jobs.after import claims, knobs, metrics_page, wording
+from jobs.after import claims, http_page, knobs, metrics_page, wording
 from jobs.after.markdown import table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +31,7 @@ def documents() -> dict[Path, str]:
     pages = {
         docs / "recipes.md": knobs.page(),
         docs / "metrics.md": metrics_page.page(),
+        docs / "http.md": http_page.page(),
         docs / "claims.md": claims.page(docs),
     }
     return {readme: filled(readme.read_text(encoding="utf-8")), **pages}

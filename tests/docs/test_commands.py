@@ -39,17 +39,17 @@ RUN: dict[str, tuple[str, str]] = {
     "jobs reproduce": ("tests/jobs/after/test_commands.py", '"reproduce"'),
     "jobs resume": ("tests/jobs/after/test_commands.py", '"resume"'),
     "jobs schedule": ("tests/jobs/after/test_commands.py", '"schedule"'),
-    "serving config": ("tests/serving/test_commands.py", '"config"'),
-    "serving key": ("tests/serving/test_commands.py", '"key"'),
-    "serving kill": ("tests/serving/test_changes.py", '"kill"'),
-    "serving rollback": ("tests/serving/test_live.py", '"rollback"'),
+    "serving config": ("tests/serving/commands/test_commands.py", '"config"'),
+    "serving key": ("tests/serving/commands/test_commands.py", '"key"'),
+    "serving kill": ("tests/serving/deployment/test_changes.py", '"kill"'),
+    "serving rollback": ("tests/serving/deployment/test_live.py", '"rollback"'),
     "tuning search": ("tests/tuning/test_search.py", '"search"'),
     "make check": (".ci/run", "make check"),
     "make test": (".ci/run", "make test"),
     "make test-slow": (".ci/run", "make test-slow"),
     "make run": (".ci/run", "make run"),
     "make docs": ("tests/test_readme.py", "reference.documents()"),
-    "predict.py": ("tests/serving/test_bare_venv.py", "--self-test"),
+    "predict.py": ("tests/serving/bundle/test_bare_venv.py", "--self-test"),
 }
 # The start of a line in a block -> what it needs.
 NOT_RUN = {

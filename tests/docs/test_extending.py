@@ -52,7 +52,7 @@ def test_the_commands_of_the_page_run(
     (bundle,) = store.list("bundle")
     assert bundle.manifest.facts["engine"]["name"] == "reference"
     curated = [one.manifest.facts for one in store.list("curated")]
-    assert 10 <= max(facts["reasons"].get("shouting", 0) for facts in curated) <= 20
+    assert any("shouting" in facts["reasons"] for facts in curated)
     shares = [history_of(one) for one in store.list("student")]
     assert {"huber_logits"} in shares and {"forward_kl"} in shares
     networks = [json.loads((one.path() / "hf" / "config.json").read_text()) for one in store.list("student")]

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.registry import Registry
 from cluster.store import Store
-from serving import verdicts
+from serving.traffic import verdicts
 
 PAGE = "tutorial.md"
 ALONE = ("fit", "generate", "curate", "distill", "export", "evaluate", "promote")  # steps as commands of their own
@@ -40,7 +40,7 @@ def test_the_tutorial_does_what_it_says(
     decided = [(one.version, one.decision) for one in verdicts.read(store, "questions")]
     assert ("3", "rollback") in decided and ("3", "recurate") in decided
     aliases = Registry.beside(store.workspace).aliases("questions")
-    assert {"champion", "previous", "teacher"} <= set(aliases)
+    assert {"champion", "challenger", "previous", "teacher"} <= set(aliases)
     before = kinds(store)
     shell([f"python -m jobs {verb} small.yaml --json\n" for verb in ALONE], checkout, 300)
     assert kinds(store) == before, "each step alone finds what the run made"
