@@ -34,6 +34,8 @@ _EVERYWHERE = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+_LOOPBACK_INTERFACE = "lo" if sys.platform == "linux" else "lo0"
+
 # Read by drivers, workers, replicas and trials, not by raylet and GCS: these travel with a job.
 _OF_JOBS = ("OMP_NUM_THREADS", "RAY_DATA_DISABLE_PROGRESS_BARS", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "TOKENIZERS_PARALLELISM")  # fmt: skip
@@ -89,6 +91,9 @@ def _embedded() -> dict[str, str]:
         # replaced by the machine's outer address, and GCS and raylet then listen on all interfaces (seen in
         # /proc/net/tcp).
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # Else ranks of a training listen on the address that the host's name resolves to.
+        "GLOO_SOCKET_IFNAME": _LOOPBACK_INTERFACE,
+        "NCCL_SOCKET_IFNAME": _LOOPBACK_INTERFACE,
     }
 
 
