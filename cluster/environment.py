@@ -40,6 +40,10 @@ _LOOPBACK_INTERFACE = "lo" if sys.platform == "linux" else "lo0"
 _OF_JOBS = ("OMP_NUM_THREADS", "RAY_DATA_DISABLE_PROGRESS_BARS", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "TOKENIZERS_PARALLELISM")  # fmt: skip
 
+# Read by the Ray processes of a node when they start: these are in every deployment file.
+_OF_NODES = ("OMP_NUM_THREADS", "RAY_worker_niceness", "RAY_USAGE_STATS_ENABLED", "RAY_SERVE_ENABLE_HA_PROXY",
+             "RAY_SERVE_HAPROXY_RETRY_ON", "RAY_SERVE_HAPROXY_RETRIES")  # fmt: skip
+
 
 def prepare_environment(role: Role, *, address: str | None = None) -> dict[str, str]:
     """Set what is not set yet (the user's own values win) and return all names with the values now in force.
@@ -69,6 +73,11 @@ def shipped_variables() -> dict[str, str]:
     What the nodes' own Ray processes read (niceness, memory threshold, authentication) is theirs to set.
     """
     return {name: os.environ.get(name) or value for name, value in _EVERYWHERE.items() if name in _OF_JOBS}
+
+
+def node_variables() -> dict[str, str]:
+    """Return what the Ray processes of a deployed node start with, beside its authentication."""
+    return {name: _EVERYWHERE[name] for name in _OF_NODES}
 
 
 def ray_folder() -> Path:
