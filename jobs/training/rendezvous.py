@@ -15,9 +15,10 @@ import ray
 import torch.distributed as dist
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
+from torch._C._distributed_c10d import TCPStore  # torch.distributed has it too, and does not say so
 
 LOOPBACK = "127.0.0.1"
-_hosted: list[dist.TCPStore] = []  # rank 0's, alive as long as its process
+_hosted: list[TCPStore] = []  # rank 0's, alive as long as its process
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Rendezvous(TorchConfig):
 
 
 class _Backend(_TorchBackend):
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
         """Join the ranks into one process group; every worker is a process of its own already."""
         if not all(worker_group.execute(_at_home)):
             super().on_start(worker_group, backend_config)
@@ -54,9 +55,7 @@ def _host() -> int:
     bound.bind((LOOPBACK, 0))
     port = int(bound.getsockname()[1])
     # The descriptor is the store's from here on.
-    _hosted.append(
-        dist.TCPStore(LOOPBACK, port, is_master=True, wait_for_workers=False, master_listen_fd=bound.detach())
-    )
+    _hosted.append(TCPStore(LOOPBACK, port, is_master=True, wait_for_workers=False, master_listen_fd=bound.detach()))
     return port
 
 
@@ -64,5 +63,5 @@ def _join(config: TorchConfig, port: int, rank: int, world: int) -> None:
     """In every rank: the process group over rank 0's store."""
     os.environ.update(MASTER_ADDR=LOOPBACK, MASTER_PORT=str(port))  # read by DeepSpeed and by whoever prints where
     timeout = timedelta(seconds=config.timeout_s)
-    store = _hosted[-1] if rank == 0 else dist.TCPStore(LOOPBACK, port, is_master=False, timeout=timeout)
+    store = _hosted[-1] if rank == 0 else TCPStore(LOOPBACK, port, is_master=False, timeout=timeout)
     dist.init_process_group(config.backend, store=store, rank=rank, world_size=world, timeout=timeout)
