@@ -34,9 +34,15 @@ _EVERYWHERE = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+_LOOPBACK_INTERFACE = "lo" if sys.platform == "linux" else "lo0"
+
 # Read by drivers, workers, replicas and trials, not by raylet and GCS: these travel with a job.
 _OF_JOBS = ("OMP_NUM_THREADS", "RAY_DATA_DISABLE_PROGRESS_BARS", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "TOKENIZERS_PARALLELISM")  # fmt: skip
+
+# Read by the Ray processes of a node when they start: these are in every deployment file.
+_OF_NODES = ("OMP_NUM_THREADS", "RAY_worker_niceness", "RAY_USAGE_STATS_ENABLED", "RAY_SERVE_ENABLE_HA_PROXY",
+             "RAY_SERVE_HAPROXY_RETRY_ON", "RAY_SERVE_HAPROXY_RETRIES")  # fmt: skip
 
 
 def prepare_environment(role: Role, *, address: str | None = None) -> dict[str, str]:
@@ -69,6 +75,11 @@ def shipped_variables() -> dict[str, str]:
     return {name: os.environ.get(name) or value for name, value in _EVERYWHERE.items() if name in _OF_JOBS}
 
 
+def node_variables() -> dict[str, str]:
+    """Return what the Ray processes of a deployed node start with, beside its authentication."""
+    return {name: _EVERYWHERE[name] for name in _OF_NODES}
+
+
 def ray_folder() -> Path:
     """Return the folder that this user's embedded Ray sessions lie in."""
     return Path(os.environ.get("RAY_TMPDIR") or _default_folder()) / "ray"
@@ -89,6 +100,9 @@ def _embedded() -> dict[str, str]:
         # replaced by the machine's outer address, and GCS and raylet then listen on all interfaces (seen in
         # /proc/net/tcp).
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # Else ranks of a training listen on the address that the host's name resolves to.
+        "GLOO_SOCKET_IFNAME": _LOOPBACK_INTERFACE,
+        "NCCL_SOCKET_IFNAME": _LOOPBACK_INTERFACE,
     }
 
 

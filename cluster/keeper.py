@@ -26,7 +26,7 @@ def main(shape: local.Shape) -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: ended.set())
-    with local.claimed() as descriptor:
+    with local.claimed() as publish:
         session.reap()
         cluster = _start(shape)
         try:
@@ -35,7 +35,7 @@ def main(shape: local.Shape) -> None:
                 pid=os.getpid(), address=cluster.address, dashboard=f"http://{cluster.webui_url}",
                 nodes=shape.workers + 1, token_path=str(token) if token.is_file() else None,
             )  # fmt: skip
-            os.pwrite(descriptor, json.dumps(asdict(running), indent=1).encode(), 0)
+            publish(asdict(running))
             while not ended.wait(1.0):
                 pass
         finally:

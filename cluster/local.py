@@ -1,29 +1,28 @@
 """A cluster of several node processes on this machine: started, found again and ended; it listens on loopback only.
 
-`python -m cluster.keeper` owns its processes and holds a lock on the address file, so a file without its lock is a
-dead cluster's.
+`python -m cluster.keeper` owns its processes and claims the folder that says where they are (`cluster.claim`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from cluster import credentials
+from cluster import claim, credentials
 from cluster.environment import prepare_environment
 from cluster.errors import InputError, StepFailed
 
 ROOT = Path(__file__).resolve().parents[1]
-FILE, TOKEN, LOG = "address.json", "token", "keeper.log"
+TOKEN, LOG = "token", "keeper.log"
 START_S, STOP_S, POLL_S = 180.0, 60.0, 0.1
 OBJECT_STORE_BYTES = 200_000_000  # a node's; what does not fit is spilled to disk
 
@@ -55,16 +54,8 @@ def folder() -> Path:
 
 def read() -> Running | None:
     """Return the local cluster that runs; None when none does, or it is still starting."""
-    try:
-        with (folder() / FILE).open() as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                text = stream.read()
-                return Running(**json.loads(text)) if text else None
-    except FileNotFoundError:
-        pass
-    return None
+    found = claim.read(folder())
+    return Running(**found) if found else None
 
 
 def up(shape: Shape, *, authenticate: bool = True) -> Running:
@@ -111,26 +102,12 @@ def down() -> Running:
     return running
 
 
-@contextlib.contextmanager
-def claimed() -> Iterator[int]:
-    """Hold the address file (mode 0600) while the cluster lives, and remove it at the end; yields its descriptor.
+def claimed() -> AbstractContextManager[Callable[[Mapping[str, Any]], None]]:
+    """Hold this user's place while the cluster lives (`cluster.claim.held`).
 
     Raises InputError when another keeper holds it.
     """
-    path = folder() / FILE
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError("a local cluster runs already, or is starting", got=str(path)) from None
-        os.ftruncate(descriptor, 0)
-        try:
-            yield descriptor
-        finally:
-            path.unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)
+    return claim.held(folder(), lambda: InputError("a local cluster runs already, or is starting", got=str(folder())))
 
 
 def _environment(authenticate: bool) -> dict[str, str]:

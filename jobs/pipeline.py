@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from cluster import session
+from cluster.canonical import digest
 from cluster.errors import RecipeError, ResourceError
 from cluster.recipe import Recipe
 from cluster.store import Artifact, Store
@@ -97,7 +98,7 @@ def run(recipe: Recipe, store: Store, watcher: Watcher, verbs: list[str]) -> dic
     Raises what a step raises; everything finished before stays, and the same call goes on from there.
     """
     name = run_name(recipe)
-    before = store.read_record(f"runs/{name}") or {"artifacts": {}, "seconds": {}}
+    before = _before(recipe, store, name)
     record: dict[str, Any] = {"run": name, "recipe": recipe.model_dump(mode="json"), "commit": session.commit()}
     record |= {key: dict(before[key]) for key in ("artifacts", "seconds")}
     for verb in verbs:
@@ -114,6 +115,20 @@ def run(recipe: Recipe, store: Store, watcher: Watcher, verbs: list[str]) -> dic
         store.write_record(f"runs/{record['run']}", record)
         watcher.finished(verb, artifacts, time.perf_counter() - started, reused)
     return record
+
+
+def _before(recipe: Recipe, store: Store, name: str) -> Mapping[str, Any]:
+    """The record that a run of this name left, emptied where an artifact of it is of other rows (a file or a labelling
+    sheet whose content changed) or of other code: a record is of one run. The other one is kept under a longer name.
+    """
+    record = store.read_record(f"runs/{name}") or {"artifacts": {}, "seconds": {}}
+    ids = {row["kind"]: row["id"] for row in plan(recipe, store)}
+    if all(ids[kind] == aid for kind, aid in record["artifacts"].items() if kind in ids):
+        return record
+    aside = f"{name}-{digest(record['artifacts'])[:8]}"
+    store.write_record(f"runs/{aside}", {**record, "run": aside})
+    logging.getLogger(__name__).info("%s was a run of other rows or code: its record is now %s", name, aside)
+    return {"artifacts": {}, "seconds": {}}
 
 
 def _together(steps: list[Step], recipe: Recipe, store: Store) -> list[Artifact]:

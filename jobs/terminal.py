@@ -47,16 +47,21 @@ class Interrupted(Exception):
         self.number = number
 
 
-@dataclass(frozen=True)
+@dataclass
 class Terminal:
-    """Where a command writes: `out` is the caller's stdout, `console` (stderr) shows progress and logs."""
+    """Where a command writes: `out` is the caller's stdout, `console` (stderr) shows progress and logs.
+
+    answered: the one answer is out. What fails after it (a check on what was just shown) has the exit code left to say.
+    """
 
     out: TextIO
     console: Console
     as_json: bool
+    answered: bool = False
 
     def answer(self, document: Mapping[str, Any], show: Callable[[Console], None]) -> None:
         """Print the command's result, as its one JSON document or as `show` prints it for people."""
+        self.answered = True
         if self.as_json:
             print(json.dumps(document, allow_nan=False), file=self.out, flush=True)
         else:
@@ -90,9 +95,12 @@ def execute(command: Callable[[Terminal], None], as_json: bool) -> int:
 
 
 def _failed(terminal: Terminal, error: Exception, code: int, text: str) -> int:
-    """Say on stderr (and, with --json, in the one document) how a command ended; returns `code`."""
+    """Say on stderr (and, with --json, in the one document, where there is none yet) how a command ended.
+
+    Returns `code`.
+    """
     print(text, file=sys.stderr, flush=True)
-    if terminal.as_json:
+    if terminal.as_json and not terminal.answered:
         print(json.dumps(failure(error, code)), file=terminal.out, flush=True)
     return code
 

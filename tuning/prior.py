@@ -63,7 +63,11 @@ def best(trials: Sequence[Mapping[str, Any]]) -> Sequence[Point]:
 
 
 def _same_students(space: Space, record: Mapping[str, Any]) -> bool:
-    return Recipe.parse(record["recipe"]).fingerprint() == space.recipe.fingerprint()
+    """Whether it searched around this recipe on these very rows; one that does not say on which did not."""
+    from tuning.search import students
+
+    same = Recipe.parse(record["recipe"]).fingerprint() == space.recipe.fingerprint()
+    return same and "students" in record and record["students"] == students(space.recipe)
 
 
 def _known(space: Space, point: Point) -> dict[str, Any]:

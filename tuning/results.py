@@ -139,5 +139,5 @@ def as_yaml(recipe: Recipe) -> str:
     """The whole recipe as YAML; `cluster.recipe.load` reads the same recipe from it."""
     head = f"# Found by python -m tuning search {recipe.name}; every knob is written out. It runs as it is:\n"
     return f"{head}#   python -m jobs run THIS_FILE\n" + yaml.safe_dump(
-        recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120
+        recipe.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True, width=120
     )

@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 ANALYSIS = "ray.tune.analysis.experiment_analysis"  # warns of every trial that wrote no CSV
+# Said where somebody looks for it: with fewer places than members Tune lets one after the other run to its end, so that
+# nobody is left to copy from; and a schedule is a knob like any other.
+NO_PBT = (
+    "population-based training exploits nothing unless its whole population trains at once, and trials are packed "
+    "by the CPUs there are: it is left out; a schedule is searched by its ends, "
+    "losses.N.weight.from and losses.N.weight.to as knobs"
+)
 BEFORE = ["fit", "generate", "curate"]
 # Read by Tune when a search begins: reports on the way have no quality yet; the search keeps its own record.
 TUNE = {
@@ -55,7 +62,8 @@ class Wanted:
 def check(recipe: Recipe, wanted: Wanted, store: Store) -> Space:
     """The recipe's space. Raises InputError before Ray starts where the search cannot work."""
     if wanted.searcher not in KINDS:
-        raise InputError("--searcher names none", got=wanted.searcher, expected=", ".join(KINDS))
+        hint = NO_PBT if wanted.searcher == "pbt" else None
+        raise InputError("--searcher names none", got=wanted.searcher, expected=", ".join(KINDS), hint=hint)
     if wanted.money is not None and recipe.search.price_per_hour == 0:
         raise InputError("--money needs a price", got="search.price_per_hour 0", expected="what a trial's hour costs")
     space = Space(recipe)
@@ -69,9 +77,20 @@ def check(recipe: Recipe, wanted: Wanted, store: Store) -> Space:
 
 
 def search_name(recipe: Recipe, wanted: Wanted) -> str:
-    """A search is named by its recipe, its space and its searcher; how far it goes is no part of it."""
+    """A search is named by its recipe, the rows behind it, its space and its searcher; how far it goes is no part."""
     section = recipe.search.model_dump(mode="json", exclude={"price_per_hour"})
-    return f"{recipe.name}-{digest([recipe.fingerprint(), section, wanted.searcher, list(wanted.warm_from)])[:8]}"
+    asked = [recipe.fingerprint(), students(recipe), section, wanted.searcher, list(wanted.warm_from)]
+    return f"{recipe.name}-{digest(asked)[:8]}"
+
+
+def students(recipe: Recipe) -> str:
+    """What the students of a search share: the id of the recipe's own trial, which the content of its data is part of.
+
+    Searches of one recipe on other rows differ in it.
+    """
+    from tuning import objective
+
+    return objective.STEP.id(recipe)
 
 
 def run(recipe: Recipe, store: Store, wanted: Wanted, watcher: Watcher) -> Artifact:
@@ -84,7 +103,8 @@ def run(recipe: Recipe, store: Store, wanted: Wanted, watcher: Watcher) -> Artif
 
     space, name = check(recipe, wanted, store), search_name(recipe, wanted)
     made = prepare(space, store, watcher)
-    about = {"search": name, "recipe": recipe.model_dump(mode="json"), "searcher": wanted.searcher}
+    about = {"search": name, "recipe": recipe.model_dump(mode="json"), "searcher": wanted.searcher,
+             "students": students(recipe)}  # fmt: skip
     ledger = Ledger(store, name, about)
     finished = sum(trial["status"] not in ("running", "cut") for trial in ledger.trials)
     if finished < wanted.trials:

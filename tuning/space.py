@@ -74,7 +74,7 @@ class Space:
     @property
     def base(self) -> dict[str, Any]:
         """The recipe's own values of the knobs: the hand-made preset as a point (of several paths the first's)."""
-        plain = self.recipe.model_dump(mode="json")
+        plain = self.recipe.model_dump(mode="json", by_alias=True)
         return {name: _value(plain, paths_of(name, knob)[0]) for name, knob in self.knobs.items()}
 
     def shared(self) -> Iterator[Recipe]:
@@ -121,7 +121,7 @@ class Space:
         for value in _ends(knob):
             for path in paths_of(name, knob):
                 changed(self.recipe, {path: value})
-        plain = self.recipe.model_dump(mode="json")
+        plain = self.recipe.model_dump(mode="json", by_alias=True)
         own = [_value(plain, path) for path in paths_of(name, knob)]
         if any(value != own[0] for value in own):
             raise RecipeError(

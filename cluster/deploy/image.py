@@ -8,6 +8,8 @@ PYTHON = "3.11"
 CPU_TORCH = "https://download.pytorch.org/whl/cpu"
 CUDA_TORCH = "https://download.pytorch.org/whl/cu130"
 USER_ID = 1000
+# Every command runs on the image: a search needs optuna, some recipes OpenVINO, sacrebleu or fairlearn.
+EXTRAS = "train,serve,tune,text,openvino,eval"
 
 # "@" marks what differs between the two.
 TEMPLATE = """\
@@ -81,7 +83,7 @@ def containerfile(kind: Literal["cpu", "gpu"]) -> str:
     """
     slim = f"docker.io/library/python:{PYTHON}-slim-bookworm"
     cpu = {
-        "BUILD_BASE": slim, "RUN_BASE": slim, "TORCH_INDEX": CPU_TORCH, "EXTRAS": "train,serve,text",
+        "BUILD_BASE": slim, "RUN_BASE": slim, "TORCH_INDEX": CPU_TORCH, "EXTRAS": EXTRAS,
         "PACKAGES": "wget", "RUN_SETUP": "",
     }  # fmt: skip
     # Ubuntu 22.04 has Python 3.11 as a package of its own; the venv's interpreter must be there in both stages.
@@ -89,7 +91,7 @@ def containerfile(kind: Literal["cpu", "gpu"]) -> str:
     base = "docker.io/nvidia/cuda:13.0.1-cudnn-{}-ubuntu22.04"
     gpu = {
         "BUILD_BASE": base.format("devel"), "RUN_BASE": base.format("runtime"), "TORCH_INDEX": CUDA_TORCH,
-        "EXTRAS": "train,serve,text,gpu", "PACKAGES": f"wget python{PYTHON}", "RUN_SETUP": setup,
+        "EXTRAS": f"{EXTRAS},gpu", "PACKAGES": f"wget python{PYTHON}", "RUN_SETUP": setup,
     }  # fmt: skip
     values = (cpu if kind == "cpu" else gpu) | {"PYTHON": PYTHON, "USER": str(USER_ID)}
     text = TEMPLATE

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from cluster.deploy import needs
-from cluster.environment import shipped_variables
+from cluster.environment import node_variables, shipped_variables
 from cluster.errors import InputError
 from cluster.recipe import Recipe
 from cluster.session import commit
@@ -129,9 +129,8 @@ def _pod(options: needs.Options, cpus: int, memory_gib: int, gpus: int = 0) -> d
     secrets = [{"name": name, "valueFrom": {"secretKeyRef": {"name": SECRET, "key": name}}} for name in options.secrets]
     container: dict[str, Any] = {
         "name": "ray", "image": options.image, "workingDir": APPLICATION,
-        "env": [{"name": "OMP_NUM_THREADS", "value": "1"}, {"name": "RAY_worker_niceness", "value": "0"},
-                {"name": "RAY_SERVE_ENABLE_HA_PROXY", "value": "1"}, {"name": "PYTHONPATH", "value": APPLICATION},
-                *secrets],
+        "env": [*({"name": name, "value": value} for name, value in node_variables().items()),
+                {"name": "PYTHONPATH", "value": APPLICATION}, *secrets],
         "resources": {"requests": dict(resources), "limits": dict(resources)},
         "securityContext": {"runAsNonRoot": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
                             "seccompProfile": {"type": "RuntimeDefault"}},

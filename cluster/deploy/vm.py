@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
 from cluster.deploy import needs
+from cluster.environment import node_variables
 from cluster.errors import InputError
 from cluster.recipe import Recipe
 
@@ -71,10 +73,8 @@ def _common(name: str, options: needs.Options, user: str) -> dict[str, Any]:
 
     The launcher runs `ray` inside the container; the token is made beside this file by `python -m cluster manifest`.
     """
-    environment = (
-        f"export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={TOKEN} RAY_worker_niceness=0 OMP_NUM_THREADS=1; "
-        "ulimit -n 65536;"
-    )
+    variables = " ".join(f"{variable}={shlex.quote(value)}" for variable, value in node_variables().items())
+    environment = f"export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={TOKEN} {variables}; ulimit -n 65536;"
     head = (
         "ray start --head --port=6379 --num-cpus=0 --dashboard-host=127.0.0.1 "
         "--autoscaling-config=~/ray_bootstrap_config.yaml"

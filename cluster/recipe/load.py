@@ -76,7 +76,7 @@ def changed(recipe: "Recipe", values: Mapping[str, Any]) -> "Recipe":
     Paths are those of `load`'s overrides, values are plain. Raises RecipeError: an unknown path (with the nearest known
     one), a wrong type, a value outside its bounds, sections that do not fit each other.
     """
-    plain = recipe.model_dump(mode="json")
+    plain = recipe.model_dump(mode="json", by_alias=True)
     for path, value in values.items():
         _set(plain, path, value, type(recipe))
     return type(recipe).parse(plain, source=recipe.name)

@@ -1,8 +1,9 @@
 """Which knobs of a recipe a search may turn, and what it looks for."""
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from cluster.recipe.base import Section
 
@@ -51,7 +52,9 @@ class SearchSection(Section):
     """The space of a search, and how its trials are measured: on validation rows, never on test rows."""
 
     knobs: dict[str, Knob] = Field(
-        {}, description="Dotted path of a recipe field (or a name, with `at`) -> the values it may take."
+        {},
+        description="Dotted path of a recipe field (or a name, with `at`) -> the values it may take; null takes an "
+        "inherited one away.",
     )
     objectives: list[Objective] = Field(
         ["quality", "latency_ms", "bytes"],
@@ -76,6 +79,12 @@ class SearchSection(Section):
         0.0, ge=0.0, description="Price of the place that one trial takes for an hour, for --money (currency)."
     )
     seed: int = Field(0, ge=0, description="Seed of what the searcher draws.")
+
+    @field_validator("knobs", mode="before")
+    @classmethod
+    def null_is_no_knob(cls, knobs: Any) -> Any:
+        """Drop what a recipe that `extends` another one has set to null: its stages may not be the other one's."""
+        return {name: knob for name, knob in knobs.items() if knob is not None} if isinstance(knobs, Mapping) else knobs
 
     @model_validator(mode="after")
     def quality_comes_first(self) -> Self:

@@ -19,11 +19,12 @@ from cluster.session import commit
 
 FOLDERS = ("cluster", "jobs", "serving", "tuning")
 VERBS_WITH_RECIPE = {
-    "jobs": ("run", "plan", "fit", "generate", "curate", "distill", "export", "evaluate", "promote", "watch", "probe"),
+    "jobs": ("run", "plan", "fit", "generate", "curate", "distill", "export", "evaluate", "promote", "watch", "probe",
+             "federate"),
     "serving": ("up",),
     "tuning": ("search",),
     "cluster": (),
-}
+}  # fmt: skip
 PASSED_ON = (logs.VARIABLE, "RAYDISTILL_CACHE")
 
 

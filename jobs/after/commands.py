@@ -32,8 +32,7 @@ def lineage(terminal: Terminal, model: str, store: str) -> None:
 
     document = lines.trace(Store.open(store), model)
     terminal.answer(document, lambda console: lines.show(console, document))
-    if not terminal.as_json:
-        lines.refuse_broken(document)
+    lines.refuse_broken(document)
 
 
 def reproduce(terminal: Terminal, model: str, store: str, into: str | None) -> None:
@@ -49,8 +48,7 @@ def reproduce(terminal: Terminal, model: str, store: str, into: str | None) -> N
     finally:
         leave_ray()
     terminal.answer(document, lambda console: again.show(console, document))
-    if not terminal.as_json:
-        again.refuse_other(document)
+    again.refuse_other(document)
 
 
 def watch(terminal: Terminal, given: Given, once: bool, kind: str | None) -> None:

@@ -109,6 +109,8 @@ def run_ray(job: Job, name: str, storage: str) -> Trained:
     import ray
     import ray.train.torch
 
+    from jobs.training.rendezvous import Rendezvous
+
     v2: Any = ray.train  # what is annotated is Train V1
     gpus = ray.cluster_resources().get("GPU", 0) >= job.engine.workers  # type: ignore[no-untyped-call]
     kills = health.kernel_kills()
@@ -116,7 +118,7 @@ def run_ray(job: Job, name: str, storage: str) -> Trained:
     trainer = v2.torch.TorchTrainer(
         _worker,
         train_loop_config={"job": job},
-        torch_config=v2.torch.TorchConfig(backend="nccl" if gpus else "gloo"),
+        torch_config=Rendezvous(backend="nccl" if gpus else "gloo"),
         scaling_config=_scaling(job.engine, gpus),
         run_config=v2.RunConfig(
             name=name,

@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import yaml
 from cluster import commands
 from cluster.deploy import manifest, needs, vm
 from cluster.edge import Edge
+from cluster.environment import node_variables
 from cluster.errors import InputError
 from cluster.recipe import Recipe, known_recipes, load
 from cluster.session import ROOT
@@ -104,6 +108,18 @@ def test_the_clusters_head_runs_nothing_survives_a_restart_and_asks_for_a_token(
     assert spec["authOptions"] == {"mode": "token"}
 
 
+def test_every_node_starts_ray_with_what_the_embedded_one_has(tmp_path: Path) -> None:
+    wanted = node_variables()
+    assert {"RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_HAPROXY_RETRY_ON"} <= set(wanted)  # a killed router costs nothing
+    cluster = document("rayservice", tmp_path)["spec"]["rayClusterConfig"]
+    for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+        found = {one["name"]: one.get("value") for one in pod_of(group)[1]["env"]}
+        assert wanted.items() <= found.items()
+    started = yaml.safe_load(made("vm")["digits.yaml"])["worker_start_ray_commands"][1]
+    words = shlex.split(started.replace(";", " "))
+    assert wanted.items() <= dict(word.split("=", 1) for word in words if "=" in word).items()
+
+
 def test_secrets_are_references_and_no_pod_has_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sup3rs3cret")
     found = document("rayjob", tmp_path, secrets=("OPENAI_API_KEY",))
@@ -178,6 +194,14 @@ def test_the_image_is_built_in_stages_runs_without_root_and_carries_no_build_too
     copied = [line.split()[-2] for line in last.splitlines() if line.startswith("COPY") and "--from" not in line]
     assert all((ROOT / name).exists() for name in copied)
     assert not {f"!{name}" for name in copied} - set(written[".dockerignore"].splitlines())
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_the_image_has_what_every_command_needs(gpu: bool) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wanted = set(extras) - {"all", "dev"} - (set() if gpu else {"gpu"})
+    installed = re.search(r"pip install .*'\.\[(.*)\]'", made("image", gpu=gpu)["Containerfile"])
+    assert installed is not None and set(installed[1].split(",")) == wanted
 
 
 @pytest.mark.parametrize("name", known_recipes())

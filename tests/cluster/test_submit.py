@@ -210,8 +210,8 @@ def test_a_local_cluster_that_is_gone_is_not_found_and_ending_none_is_an_error(t
 def test_only_one_keeper_holds_the_address_file(tmp_path: Path) -> None:
     (tmp_path / "local").mkdir()
     running = local.Running(os.getpid(), "127.0.0.1:1", "http://127.0.0.1:2", 2, None)
-    with local.claimed() as descriptor:
-        os.pwrite(descriptor, json.dumps(running.__dict__).encode(), 0)
+    with local.claimed() as publish:
+        publish(running.__dict__)
         assert local.read() == running
         assert (tmp_path / "local" / "address.json").stat().st_mode & 0o777 == 0o600
         with pytest.raises(InputError, match="runs already"), local.claimed():

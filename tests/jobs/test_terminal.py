@@ -92,6 +92,17 @@ def test_an_error_decides_the_exit_code(start_python: Start, error: str, code: i
     assert process.returncode == code
 
 
+def test_a_check_that_fails_after_the_answer_says_so_by_the_exit_code_and_not_by_a_second_document(
+    start_python: Start,
+) -> None:
+    body = """terminal.answer({"problems": ["one"]}, lambda console: console.print("for people"))
+    raise StepFailed("inspect", "one problem")"""
+    process = run(start_python, body, as_json=True)
+    out, err = process.communicate(timeout=60)
+    assert json.loads(out) == {"problems": ["one"]}
+    assert process.returncode == 1 and "one problem" in err
+
+
 def test_a_defect_keeps_its_traceback_and_still_gives_one_document(start_python: Start) -> None:
     process = run(start_python, "return 1 // 0", as_json=True)
     out, err = process.communicate(timeout=60)

@@ -104,6 +104,7 @@ def _done(store: Store) -> set[str]:
     ("more", "told"),
     [
         (["--searcher", "grid"], "--searcher names none"),
+        (["--searcher", "pbt"], "exploits nothing unless its whole population trains at once"),
         (["--money", "5"], "--money needs a price"),
         (["--warm-from", "nothing"], "no search nothing in the store"),
         (["--set", "search.knobs={distill.stages.0.epoch: {between: [1, 2]}}"], "did you mean distill.stages.0.epochs"),
@@ -149,6 +150,26 @@ def test_a_search_is_named_by_what_it_looks_for_and_not_by_how_far_it_goes(searc
     assert one == search_name(searched_recipe("search.price_per_hour=2.0"), Wanted(9, minutes=3.0, money=1.0))
     assert one != search_name(searched_recipe(), Wanted(3, "random"))
     assert one != search_name(searched_recipe("search.seed=1"), Wanted(3))
+
+
+def test_a_search_on_other_rows_in_the_same_file_is_another_search(searched_recipe: Any, tmp_path: Path) -> None:
+    from tuning import prior
+    from tuning.search import Wanted, search_name, students
+    from tuning.space import Space
+
+    file, store = tmp_path / "rows.csv", Store.open(tmp_path / "runs")
+    recipe = searched_recipe("data.source=table", f"data.train={file}", f"data.test={file}")
+    trial = {"point": Space(recipe).base, "status": "done", "objectives": {"quality": 0.5}}
+    names = []
+    for text in ("image,label\na.png,1\n", "image,label\na.png,2\n"):
+        file.write_text(text)
+        names.append(search_name(recipe, Wanted(3)))
+        about = {"recipe": recipe.model_dump(mode="json"), "students": students(recipe), "trials": [trial]}
+        store.write_record(f"searches/{names[-1]}", about)
+    assert names[0] != names[1]
+    # Of the same rows trials are known; of others their points are only tried first.
+    assert not prior.known(Space(recipe), store, names[:1]) and prior.points(Space(recipe), store, names[:1])
+    assert prior.known(Space(recipe), store, names[1:]) and not prior.points(Space(recipe), store, names[1:])
 
 
 def test_the_budget_ends_a_search_by_minutes_or_by_money(tmp_path: Path) -> None:

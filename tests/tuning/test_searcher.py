@@ -14,6 +14,7 @@ from cluster.recipe import Knob, Recipe
 from cluster.store import Store
 from tuning import prior
 from tuning.ledger import Ledger
+from tuning.search import students
 from tuning.searcher import Study
 from tuning.space import Point, Space
 from tuning.trials import Asked, Ended
@@ -145,6 +146,7 @@ def test_an_earlier_search_on_another_recipe_gives_its_best_points(tmp_path: Pat
     ]
     other = space.recipe.model_copy(update={"name": "other"})
     for name, recipe in (("same", space.recipe), ("other", other)):
-        store.write_record(f"searches/{name}", {"recipe": recipe.model_dump(mode="json"), "trials": trials})
+        about = {"recipe": recipe.model_dump(mode="json"), "students": students(recipe)}
+        store.write_record(f"searches/{name}", {**about, "trials": trials})
     assert list(prior.points(space, store, ["other"])) == [{RATE: 0.008}, {RATE: 0.007}]
     assert not prior.points(space, store, ["same"]) and not prior.known(space, store, ["other"])

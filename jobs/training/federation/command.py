@@ -24,9 +24,11 @@ class Asked:
 
 def command(terminal: Terminal, asked: Asked) -> None:
     """Simulate, and answer with who reached what. Raises InputError, StepFailed."""
+    from cluster.environment import prepare_environment
     from cluster.recipe import load
     from cluster.store import Store
 
+    prepare_environment("embedded")  # trained in this process, without Ray: one thread, nothing beyond loopback
     recipe, store = load(asked.recipe, asked.changes), Store.open(asked.store)
     artifact = simulate.run(recipe, store, asked.federation)
     document = {"federated": artifact.id, **artifact.manifest.facts}
@@ -42,6 +44,9 @@ def _show(console: Console, document: Mapping[str, Any]) -> None:
         score(f"site {number}", site, f"alone on its {site['rows']} rows")
     score("student", document["student"], f"on {document['public_rows']} public rows with the sites' soft labels")
     score("pooled", document["pooled"], "one teacher on all private rows, which no federation may do")
+    right = f"{document['label_accuracy']:.3f} of the public rows get the right label from the sites together"
+    console.print(f"{right} ({document['rule']} rule{', after the noise' if document['privacy']['epsilon'] else ''})",
+                  highlight=False)  # fmt: skip
     private = document["privacy"]
     if private["epsilon"] is None:
         console.print("no noise: what a site's soft labels say of its rows is not bounded", highlight=False)

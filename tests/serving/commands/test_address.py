@@ -7,6 +7,7 @@ from subprocess import Popen
 
 import pytest
 
+from cluster import claim
 from cluster.errors import InputError
 from serving.commands import address
 
@@ -27,7 +28,7 @@ def test_the_address_is_there_while_it_is_held_and_its_owners_alone(tmp_path: Pa
         assert address.read(folder) == {}
         publish({"url": "http://127.0.0.1:1"})
         assert address.read(folder) == {"url": "http://127.0.0.1:1"}
-        assert stat.S_IMODE((folder / address.FILE).stat().st_mode) == 0o600
+        assert stat.S_IMODE((folder / claim.FILE).stat().st_mode) == 0o600
     assert address.read(folder) is None
 
 
@@ -42,7 +43,7 @@ def test_a_killed_service_leaves_no_address(tmp_path: Path, start_python: Callab
         assert process.stdout.readline() == "up\n"
         assert address.read(tmp_path) == {"url": "http://127.0.0.1:1", "pid": 1}
         process.kill()
-    assert (tmp_path / address.FILE).is_file()
+    assert (tmp_path / claim.FILE).is_file()
     assert address.read(tmp_path) is None
     with address.claimed(tmp_path):
         pass

@@ -12,8 +12,9 @@ import httpx
 import pytest
 import yaml
 
+from cluster.deploy import kuberay, needs
 from cluster.errors import DataError, InputError
-from cluster.recipe import Recipe
+from cluster.recipe import Recipe, load
 from cluster.registry import Registry
 from cluster.store import Artifact, Store
 from serving.deployment import promoted
@@ -73,6 +74,12 @@ def test_config_prints_what_serve_deploy_reads(promoted_store: tuple[Path, Path]
     names = [one.name for one in document.applications]
     assert names[0] == "gateway" and names[-1] == "teacher" and names[1].startswith("arm-")
     assert document.http_options.host == "127.0.0.1"
+    # What a RayService takes of it: the same applications, reachable from outside of the pod.
+    options = needs.Options(store=str(store))
+    service = yaml.safe_load(kuberay.rayservice("visual", load(str(recipe)), options, printed.stdout))
+    taken = ServeDeploySchema(**yaml.safe_load(service["spec"]["serveConfigV2"]))
+    assert taken.applications == document.applications
+    assert (taken.http_options.host, taken.http_options.port) == ("0.0.0.0", kuberay.HTTP_PORT)
 
 
 @pytest.fixture
