@@ -19,6 +19,7 @@ BLOCKS = (
     "robustness",
     "transfer",
     "fairness",
+    "engines",
     "cost",
     "edge",
     "money",

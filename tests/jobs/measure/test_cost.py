@@ -24,7 +24,7 @@ def items(exported: Exported) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def measured(exported: Exported, items: list[Any]) -> dict[str, Any]:
-    return cost.measure(exported[2].path(), items, {"teacher": {"p50": 1.0, "p95": 2.0, "p99": 3.0}})
+    return cost.measure(exported[2].path(), items, {"teacher": {"p50": 1.0, "p95": 2.0, "p99": 3.0}}, {})
 
 
 def test_every_engine_of_the_bundle_stands_in_the_table_with_the_exams_latency_where_there_is_one(
