@@ -93,7 +93,9 @@ def _quality(report: Mapping[str, Any]) -> str:
     verdict = (
         f"All {len(report['gates'])} gates passed."
         if not failed
-        else "Gates not passed: " + ", ".join(f"{name} ({wording.plain(value)})" for name, value, _ in failed) + "."
+        else "Gates not passed: "
+        + ", ".join(f"{name} ({wording.limit(name, value)})" for name, value, _ in failed)
+        + "."
     )
     return "## How good it is\n\n" + "\n".join(rows) + f"\n\n{verdict}"
 

@@ -52,7 +52,7 @@ def filled(template: Path, **values: Any) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    for name in ("percent", "points", "count", "size", "milliseconds", "seconds", "plain", "metric"):
+    for name in ("percent", "points", "count", "size", "milliseconds", "seconds", "plain", "metric", "money", "limit"):
         environment.filters[name] = getattr(wording, name)
     return environment.from_string(template.read_text()).render(**values)
 

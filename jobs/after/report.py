@@ -123,6 +123,9 @@ def gates(values: Mapping[str, Any]) -> Table:
     for gate in values["gates"]:
         verdict = "[green]passed[/]" if gate["passed"] else "[red]failed[/]"
         table.add_row(
-            gate["name"], wording.plain(gate["value"]), f"{gate['rule']} {wording.plain(gate['limit'])}", verdict
+            gate["name"],
+            wording.limit(gate["name"], gate["value"]),
+            f"{gate['rule']} {wording.limit(gate['name'], gate['limit'])}",
+            verdict,
         )
     return table

@@ -21,7 +21,7 @@ def table(
     timed: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any] | None:  # fmt: skip
     """Name -> `engine` (with its version), `scheme`, `metrics`, `agreement_float` (share of answers as the float
-    student gives them), `bytes`, `batch_invariant` and `latency_ms`; None where nothing stands beside the served bundle.
+    student gives them), `bytes`, `batch_invariant` and `latency_ms`; None where nothing stands beside what is served.
 
     `score` and `same` tell those of a name, `timed` holds the interleaved latencies.
     """
