@@ -28,8 +28,8 @@ def render(
 
     from jobs.after import beyond_plots, plots
 
-    drawn = {name: Markup(svg) for name, svg in plots.all_plots(report, curves).items()}
     whole = beyond_plots.whole(report)
+    drawn = {name: Markup(svg) for name, svg in plots.all_plots(whole, curves).items()}
     return filled(
         TEMPLATE,
         r=report,

@@ -88,6 +88,7 @@ def _tradeoff(axes: Axes, report: Report) -> None:
             label=label,
         )
     seen = [share for name, share in reached.items() if name != "baseline"]
+    seen += [one["metrics"][primary] for one in (report["engines"] or {}).values()]
     room = max(0.3 * (max(seen) - min(seen)), 0.01)
     bottom, top = min(seen) - room, max(seen) + room
     for name in ("teacher", "control", "baseline"):
@@ -103,16 +104,24 @@ def _tradeoff(axes: Axes, report: Report) -> None:
                 transform=axes.get_yaxis_transform(),
                 label=f"{MODELS[name]}, {wording.percent(reached[name])}",
             )
-    axes.set(
-        xlim=(0, 1.15 * max(models[name]["latency_ms"]["p50"] for name in timed)),
-        ylim=(bottom, top),
-    )
+    slowest = max([models[name]["latency_ms"]["p50"] for name in timed] + _engines(axes, report))
+    axes.set(xlim=(0, 1.15 * slowest), ylim=(bottom, top))
     axes.set(xlabel="median latency at batch 1 (ms)", ylabel=wording.metric(primary))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
     legend = legend_above(axes, 2)
     for handle in legend.legend_handles:
         if isinstance(handle, PathCollection):  # dots of one size, whatever the model's
             handle.set_sizes([45])
+
+
+def _engines(axes: Axes, report: Report) -> list[float]:
+    """Draw the student in other engines as diamonds; their median latencies (ms)."""
+    others = [one for name, one in (report["engines"] or {}).items() if name != "student_int8"]
+    for one, colour in zip(others, itertools.cycle(SERIES[1:])):
+        label = f"{one['engine'].partition(' ')[0]} {one['scheme']}, {wording.size(one['bytes'])}"
+        reached = one["metrics"][report["primary_metric"]]
+        axes.scatter(one["latency_ms"]["p50"], reached, s=42, marker="D", color=colour, zorder=4, label=label)
+    return [one["latency_ms"]["p50"] for one in others]
 
 
 def _calibration(axes: Axes, report: Report) -> None:
