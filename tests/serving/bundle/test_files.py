@@ -246,6 +246,12 @@ def test_a_description_that_is_whole_but_of_other_files_ends_with_one_line_too(c
         assert "bundle.json does not describe these files" in one_line(run(copied, "--self-test"))
 
 
+def test_a_text_that_is_no_utf_8_is_named(copied: Path) -> None:
+    command = [os.fsencode(sys.executable), os.fsencode(copied / "predict.py"), b"--text", b"even \xff"]
+    ran = subprocess.run(command, cwd=copied.parent, env={}, capture_output=True, text=True, check=False)
+    assert "cannot be written as UTF-8" in one_line(ran)
+
+
 def test_an_interpreter_without_what_a_bundle_needs_is_told_so(copied: Path) -> None:
     command = [sys.executable, "-S", "-E", copied / "predict.py", "--self-test"]  # -S: no site-packages
     ran = subprocess.run(command, cwd=copied.parent, env={}, capture_output=True, text=True, check=False)
