@@ -88,7 +88,8 @@ def show(report: Report) -> Group:
         f"{wording.times(values['speedup'])} faster",
     ]
     page = Text(f"report: {report.folder / 'report.html'}", no_wrap=True, overflow="ignore")
-    return Group(models(values), Text(" \u00b7 ".join(told)), gates(values), page)
+    beside = [engines(values)] if "engines" in values and values["engines"] else []  # earlier reports have none
+    return Group(models(values), Text(" \u00b7 ".join(told)), *beside, gates(values), page)
 
 
 def models(values: Mapping[str, Any]) -> Table:
@@ -110,6 +111,24 @@ def models(values: Mapping[str, Any]) -> Table:
         timed = model["latency_ms"] or {"p50": None, "p95": None}
         shown += [wording.milliseconds(timed["p50"]), wording.milliseconds(timed["p95"])]
         table.add_row(wording.MODELS[name], *shown, style="bold" if name == "student_int8" else None)
+    return table
+
+
+def engines(values: Mapping[str, Any]) -> Table:
+    """One line per engine that the student was measured in, the served one first."""
+    from rich.table import Table
+
+    primary = values["primary_metric"]
+    table = Table(title="the student in several engines, by turns", title_justify="left")
+    table.add_column("engine")
+    for name in (wording.metric(primary), "as float", "bytes", "p50", "p95"):
+        table.add_column(name, justify="right")
+    for name, one in values["engines"].items():
+        shown = [wording.percent(one["metrics"][primary]), wording.percent(one["agreement_float"])]
+        shown += [wording.size(one["bytes"]), *(wording.milliseconds(one["latency_ms"][p]) for p in ("p50", "p95"))]
+        served = name == "student_int8"
+        about = f"{one['engine']}, {one['scheme']}{' (served)' if served else ''}"
+        table.add_row(about, *shown, style="bold" if served else None)
     return table
 
 

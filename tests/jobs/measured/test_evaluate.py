@@ -1,15 +1,18 @@
 """Evaluate on a tiny run: the report's contract, every model on the same rows, a control arm that may be missing."""
 
+import io
 from collections.abc import Callable
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from cluster.errors import ArtifactMissing, RecipeError
 from cluster.recipe import Recipe
 from cluster.store import Artifact
 from jobs import distill, evaluate, tasks
+from jobs.after.report import Report, show
 from jobs.measure import beyond
 
 CONTRACT = {
@@ -153,6 +156,9 @@ def test_engines_of_the_recipe_stand_beside_the_served_one_on_the_same_rows(
     assert set(found["models"]) == {"teacher", "student", "student_int8", "control", "baseline"}
     text = (artifact.path() / "report.html").read_text()
     assert "Engines side by side" in text and "openvino 2026" in text
+    stream = io.StringIO()
+    Console(file=stream, width=160).print(show(Report(found, artifact.path())))
+    assert "exact (served)" in stream.getvalue() and "torch 2." in stream.getvalue()
 
 
 def test_what_cannot_be_looked_at_is_refused_before_anything_runs(tiny_recipe: Callable[..., Recipe]) -> None:
