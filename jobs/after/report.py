@@ -88,7 +88,7 @@ def show(report: Report) -> Group:
         f"{wording.times(values['speedup'])} faster",
     ]
     page = Text(f"report: {report.folder / 'report.html'}", no_wrap=True, overflow="ignore")
-    beside = [engines(values)] if "engines" in values and values["engines"] else []  # earlier reports have none
+    beside = [engines(values)] if values.get("engines") else []  # earlier reports have none
     return Group(models(values), Text(" \u00b7 ".join(told)), *beside, gates(values), page)
 
 
