@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -37,10 +38,12 @@ from jobs.measure import (
     metrics,
     next_tokens,
     ranking,
+    side_by_side,
     slices,
 )
-from jobs.measure.contenders import Contender, ask_all
+from jobs.measure.contenders import BESIDE, Contender, ask_all, from_bundle
 from jobs.measure.exam import Exam
+from jobs.packing import beside
 from jobs.step import Step, Work, run_name
 from serving.bundle import predict
 
@@ -64,18 +67,43 @@ def body(work: Work) -> None:
     started = time.perf_counter()
     recipe, out = work.recipe, work.draft.path
     artifacts = dict(work.parents) | _control(work)
-    folders = {kind: artifact.path() for kind, artifact in artifacts.items()}
+    with tempfile.TemporaryDirectory() as aside:
+        rows, asked, report = _reported(work, artifacts, Path(aside))
+    judged = (report, recipe.evaluate.gates, recipe.distill.control)
+    report["gates"] = gates.judge(*judged)
+    report["not_measured"] |= {f"gate_{name}": why for name, why in gates.left_out(*judged).items()}
+    report["artifacts"] = {kind: artifact.id for kind, artifact in artifacts.items()} | {"report": work.draft.id}
+    report["seconds"] = _seconds(artifacts) | {"evaluate": round(time.perf_counter() - started, 2)}
+    predictions = _predictions(rows, asked)
+    curves = _curves({kind: artifact.path() for kind, artifact in artifacts.items()})
+    pq.write_table(predictions, out / "predictions.parquet")
+    (out / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False))
+    (out / "report.html").write_text(page.render(report, curves, page.examples(rows, predictions)))
+    (out / "MODEL_CARD.md").write_text(card.written(report, recipe))
+    failed = [name for name, _, _ in gates.failed(report["gates"])]
+    headline = report["models"]["student_int8"]["metrics"][report["primary_metric"]]
+    work.draft.note(rows=len(rows), primary=headline, retention=report["retention"]["value"], gates_failed=failed)
+
+
+def _reported(
+    work: Work, artifacts: Mapping[str, Artifact], aside: Path
+) -> tuple[Exam, dict[str, Contender], dict[str, Any]]:
+    """The test rows, every model's contender, and the report but for what is judged and counted; files that are only
+    needed meanwhile lie in the empty folder `aside`."""
+    recipe, folders = work.recipe, {kind: artifact.path() for kind, artifact in artifacts.items()}
     requests = functools.cache(tasks.of(recipe).requests)
     rows = exam.of(requests("test"), recipe.evaluate.max_rows, recipe.seed)
     samples = pq.read_table(folders["samples"] / "samples.parquet", columns=["prompt", "images", "label_name"])
     models: dict[str, Path] = {
         kind: folders[kind] / "hf" for kind in ("teacher", "student", "control") if kind in folders
     }
+    few = next_tokens.LOGIT_ROWS if recipe.task == "text_generation" else LOGIT_ROWS
+    others = beside.written(recipe, folders, aside, export.check_items_of(rows.items, few // 4))
     if recipe.task == "text_generation":
-        asked, measured = next_tokens.examine(recipe, rows, models, folders["bundle"], folders["student"])
+        asked, measured = next_tokens.examine(recipe, rows, models, folders["bundle"], folders["student"], others)
     else:
         asked = ask_all(rows, models, folders["bundle"], samples, recipe.task)
-        measured = _measured(recipe, rows, asked, folders)
+        measured = _measured(recipe, rows, asked, folders, others)
     report: dict[str, Any] = {
         "run": run_name(recipe),
         "recipe": {
@@ -90,21 +118,11 @@ def body(work: Work) -> None:
         **forgetting.measure(recipe, work.store, folders["bundle"]),
     }
     beyond.measure(
-        beyond.Setting(recipe, work.store, rows, asked, artifacts, folders, requests, report, work.draft.path)
+        beyond.Setting(recipe, work.store, rows, asked, artifacts, folders, others, requests, report, work.draft.path)
     )
-    judged = (report, recipe.evaluate.gates, recipe.distill.control)
-    report["gates"] = gates.judge(*judged)
-    report["not_measured"] |= {f"gate_{name}": why for name, why in gates.left_out(*judged).items()}
-    report["artifacts"] = {kind: artifact.id for kind, artifact in artifacts.items()} | {"report": work.draft.id}
-    report["seconds"] = _seconds(artifacts) | {"evaluate": round(time.perf_counter() - started, 2)}
-    predictions = _predictions(rows, asked)
-    pq.write_table(predictions, out / "predictions.parquet")
-    (out / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False))
-    (out / "report.html").write_text(page.render(report, _curves(folders), page.examples(rows, predictions)))
-    (out / "MODEL_CARD.md").write_text(card.written(report, recipe))
-    failed = [name for name, _, _ in gates.failed(report["gates"])]
-    headline = report["models"]["student_int8"]["metrics"][report["primary_metric"]]
-    work.draft.note(rows=len(rows), primary=headline, retention=report["retention"]["value"], gates_failed=failed)
+    if report["engines"] is None:
+        report["not_measured"]["engines"] = side_by_side.NONE
+    return rows, asked, report
 
 
 def report_of(artifact: Artifact) -> dict[str, Any]:
@@ -122,16 +140,18 @@ def _control(work: Work) -> dict[str, Artifact]:
 
 
 def _measured(
-    recipe: Recipe, rows: Exam, asked: Mapping[str, Contender], folders: Mapping[str, Path]
+    recipe: Recipe, rows: Exam, asked: Mapping[str, Contender], folders: Mapping[str, Path], others: Mapping[str, Path]
 ) -> dict[str, Any]:
     """The numbers: `models` and what compares them."""
     section, primary = recipe.evaluate, metrics.PRIMARY[recipe.task]
-    engines = {name: one.engine for name, one in asked.items() if one.engine is not None}
+    extra = {name: from_bundle(rows, folder, asked["student"], BESIDE) for name, folder in others.items()}
+    every = {**asked, **extra}
+    engines = {name: one.engine for name, one in every.items() if one.engine is not None}
     timed = latency.interleaved(engines, latency.chosen(rows.items, section.latency_requests, recipe.seed), recipe.seed)
     right = {name: metrics.right(rows, one.texts) for name, one in asked.items()}
-    score = {name: metrics.score(rows, one.texts, asked["teacher"].texts, recipe.task) for name, one in asked.items()}
+    score = {name: metrics.score(rows, one.texts, asked["teacher"].texts, recipe.task) for name, one in every.items()}
     if recipe.task == "retrieval":
-        score = {name: own | ranking.measured(rows.truth, asked[name].answers) for name, own in score.items()}
+        score = {name: own | ranking.measured(rows.truth, every[name].answers) for name, own in score.items()}
     student, int8, teacher = asked["student"], asked["student_int8"], asked["teacher"]
     before, after = score["student"][primary], score["student_int8"][primary]
     unmerged = json.loads((folders["student"] / "unmerged.json").read_text())["kv_bytes_per_token"]
@@ -149,6 +169,12 @@ def _measured(
         "kv_share": int8.kv_bytes_per_token / unmerged if int8.kv_bytes_per_token else None,
         "param_share": student.params / teacher.params if student.params and teacher.params else None,
         "speedup": timed["teacher"]["p50"] / timed["student_int8"]["p50"] if "teacher" in timed else None,
+        "engines": side_by_side.table(
+            {"student_int8": int8, **extra},
+            score.__getitem__,
+            lambda name: metrics.agreement(every[name].texts, student.texts),
+            timed,
+        ),
         "calibration": {
             name: calibration.curve(right[name], np.array([answer.confidence for answer in asked[name].answers]))
             for name in ("teacher", "student", "student_int8")

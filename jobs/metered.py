@@ -6,7 +6,6 @@ counted twice when a worker is started again, and no step knows of it.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any, Self
 from cluster import logs, metrics
 from cluster.errors import StepFailed
 from cluster.store import Artifact
+from jobs import progress
 from jobs.data import tally
 from jobs.pipeline import Watcher
 from jobs.training import health
@@ -102,10 +102,9 @@ class Look:
         return found + self._rates(now)
 
     def _part(self, path: Path, now: float) -> list[tuple[str, dict[str, str], float]]:
-        try:
-            seen: dict[str, Any] = json.loads(path.read_text())
-        except (OSError, ValueError):
-            return []  # it is being replaced right now
+        seen = progress.read(path)
+        if seen is None:
+            return []
         part = {"run": self._run, "step": self._verb, "part": path.stem}
         at = (seen["stage"], seen["step"])
         before = self._moved.get(path.stem)

@@ -87,14 +87,22 @@ class Progress:
             self._live = None
 
 
-def _line(path: Path) -> str:
-    """One training's `{"stage", "step", "steps", "loss", "terms"}` as text; empty when it is being replaced right now.
-
-    Several terms are each shown with their value and their realised share of the gradient's loss.
-    """
+def read(path: Path) -> dict[str, Any] | None:
+    """One training's `{"stage", "step", "steps", "loss", "terms"}`; None when it is being replaced right now."""
     try:
         seen: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError):
+        return None
+    return seen
+
+
+def _line(path: Path) -> str:
+    """One training's progress as text; empty when it is being replaced right now.
+
+    Several terms are each shown with their value and their realised share of the gradient's loss.
+    """
+    seen = read(path)
+    if seen is None:
         return ""
     terms = [f"{name} {value:.3f} {share:.0%}" for name, (value, share) in seen["terms"].items()]
     told = f" ({', '.join(terms)})" if len(terms) > 1 else ""

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from cluster.recipe.base import Section
+from cluster.recipe.export import Engine, Scheme
 from cluster.recipe.measures import EdgeProfile, FairnessSection, PricesSection, RobustnessSection
 
 
@@ -80,6 +81,11 @@ class EvaluateSection(Section):
     fairness: FairnessSection | None = Field(None, description="Sentences that differ in an identity; null: no audit.")
     fresh_requests: int = Field(
         50, ge=0, description="Requests in the fresh process behind memory, load time and throughput (count); 0: none."
+    )
+    engines: dict[Engine, list[Scheme]] = Field(
+        {},
+        description="Engines and schemes that the student is measured in beside the served one, by turns, and that are "
+        "never served: {openvino: [weights], torch: [float32]}.",
     )
     edge: list[str] = Field(
         ["jetson-nano", "rpi4", "phone-low", "phone-high", "mcu"],

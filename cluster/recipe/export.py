@@ -6,13 +6,14 @@ from pydantic import Field
 
 from cluster.recipe.base import Section
 
+Engine = Literal["onnxruntime", "openvino", "torch", "tensorrt"]
 Scheme = Literal["fast", "exact", "static", "weights", "float16", "bfloat16", "float32"]
 
 
 class ExportSection(Section):
     """Engine and INT8 scheme of the bundle, and how the bundle is sealed."""
 
-    engine: Literal["onnxruntime", "openvino", "torch", "tensorrt", "auto"] = Field(
+    engine: Engine | Literal["auto"] = Field(
         "onnxruntime",
         description="Runtime that answers; auto: tensorrt where this host has it and a driver, else onnxruntime.",
     )

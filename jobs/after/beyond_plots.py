@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ BLOCKS = (
     "robustness",
     "transfer",
     "fairness",
+    "engines",
     "cost",
     "edge",
     "money",
@@ -74,10 +76,17 @@ def _confusion(axes: Axes, report: Report) -> None:
 def _bars(report: Report) -> list[tuple[str, Mapping[str, Any]]]:
     """The weakest slices over all dimensions but the first picture's own, those of one dimension together."""
     dimensions = report["slices"] or {}
-    found = [(dimension, one) for dimension, own in dimensions.items() if dimension != "slice" for one in own]
-    weakest = sorted(found, key=lambda pair: pair[1][SERVED])[:BARS_MAX]
-    order = list(dimensions)
-    return sorted(weakest, key=lambda pair: order.index(pair[0]))
+    found = [(dimension, one) for dimension, own in dimensions.items() if dimension != "slice" for one in _ranged(own)]
+    weakest = {id(one) for _, one in sorted(found, key=lambda pair: pair[1][SERVED])[:BARS_MAX]}
+    return [pair for pair in found if id(pair[1]) in weakest]
+
+
+def _ranged(slices: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Slices whose names begin with numbers (0.5 to 0.7) by those, others as they come: weakest first."""
+    starts = [re.match(r"\d+(\.\d+)?", str(one["name"])) for one in slices]
+    if not all(starts):
+        return list(slices)
+    return [one for _, one in sorted(zip([float(s[0]) for s in starts if s], slices, strict=True), key=lambda p: p[0])]
 
 
 def _dimensions_height(report: Report) -> float | None:

@@ -75,7 +75,8 @@ def _use(recipe: Recipe) -> str:
     return (
         "## Use\n\nIn the bundle's folder, with numpy, tokenizers and its engine alone:\n\n"
         f"```sh\npython predict.py {given}\n```\n\n"
-        "It answers with `text`, `confidence` (0 to 1) and, for classes, `probabilities`. Behind "
+        "`python predict.py --self-test` asks the samples it was exported with, `--verify` checks every file and the "
+        "signature. It answers with `text`, `confidence` (0 to 1) and, for classes, `probabilities`. Behind "
         "`python -m serving up` it hands what it is not sure of to its teacher."
     )
 
@@ -93,7 +94,9 @@ def _quality(report: Mapping[str, Any]) -> str:
     verdict = (
         f"All {len(report['gates'])} gates passed."
         if not failed
-        else "Gates not passed: " + ", ".join(f"{name} ({wording.plain(value)})" for name, value, _ in failed) + "."
+        else "Gates not passed: "
+        + ", ".join(f"{name} ({wording.limit(name, value)})" for name, value, _ in failed)
+        + "."
     )
     return "## How good it is\n\n" + "\n".join(rows) + f"\n\n{verdict}"
 

@@ -28,8 +28,8 @@ def render(
 
     from jobs.after import beyond_plots, plots
 
-    drawn = {name: Markup(svg) for name, svg in plots.all_plots(report, curves).items()}
     whole = beyond_plots.whole(report)
+    drawn = {name: Markup(svg) for name, svg in plots.all_plots(whole, curves).items()}
     return filled(
         TEMPLATE,
         r=report,
@@ -52,7 +52,7 @@ def filled(template: Path, **values: Any) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    for name in ("percent", "points", "count", "size", "milliseconds", "seconds", "plain", "metric"):
+    for name in ("percent", "points", "count", "size", "milliseconds", "seconds", "plain", "metric", "money", "limit"):
         environment.filters[name] = getattr(wording, name)
     return environment.from_string(template.read_text()).render(**values)
 

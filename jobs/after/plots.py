@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -87,6 +88,7 @@ def _tradeoff(axes: Axes, report: Report) -> None:
             label=label,
         )
     seen = [share for name, share in reached.items() if name != "baseline"]
+    seen += [one["metrics"][primary] for one in (report["engines"] or {}).values()]
     room = max(0.3 * (max(seen) - min(seen)), 0.01)
     bottom, top = min(seen) - room, max(seen) + room
     for name in ("teacher", "control", "baseline"):
@@ -102,33 +104,37 @@ def _tradeoff(axes: Axes, report: Report) -> None:
                 transform=axes.get_yaxis_transform(),
                 label=f"{MODELS[name]}, {wording.percent(reached[name])}",
             )
-    axes.set(
-        xlim=(0, 1.15 * max(models[name]["latency_ms"]["p50"] for name in timed)),
-        ylim=(bottom, top),
-    )
+    slowest = max([models[name]["latency_ms"]["p50"] for name in timed] + _engines(axes, report))
+    axes.set(xlim=(0, 1.15 * slowest), ylim=(bottom, top))
     axes.set(xlabel="median latency at batch 1 (ms)", ylabel=wording.metric(primary))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
     legend = legend_above(axes, 2)
     for handle in legend.legend_handles:
         if isinstance(handle, PathCollection):  # dots of one size, whatever the model's
             handle.set_sizes([45])
 
 
+def _engines(axes: Axes, report: Report) -> list[float]:
+    """Draw the student in other engines as diamonds; their median latencies (ms)."""
+    others = [one for name, one in (report["engines"] or {}).items() if name != "student_int8"]
+    for one, colour in zip(others, itertools.cycle(SERIES[1:])):
+        label = f"{one['engine'].partition(' ')[0]} {one['scheme']}, {wording.size(one['bytes'])}"
+        reached = one["metrics"][report["primary_metric"]]
+        axes.scatter(one["latency_ms"]["p50"], reached, s=42, marker="D", color=colour, zorder=4, label=label)
+    return [one["latency_ms"]["p50"] for one in others]
+
+
 def _calibration(axes: Axes, report: Report) -> None:
     axes.plot([0, 1], [0, 1], color="#94a3b8", linestyle=":", linewidth=1.4)
     for name in ("teacher", "student_int8"):
         measured = report["calibration"][name]
-        xs, ys = ([one[key] for one in measured["bins"]] for key in ("confidence", "right"))
-        axes.plot(
-            xs,
-            ys,
-            marker="o",
-            markersize=4.5,
-            color=COLOURS[name],
-            label=f"{MODELS[name]} (ECE {wording.percent(measured['ece'])})",
-        )
-    axes.set(xlim=(0, 1.02), ylim=(0, 1.04), xlabel="confidence of the answer", ylabel="share right")
-    axes.legend(loc="upper left")
+        xs, ys, rows = ([one[key] for one in measured["bins"]] for key in ("confidence", "right", "rows"))
+        label = f"{MODELS[name]} (ECE {wording.percent(measured['ece'])})"
+        axes.plot(xs, ys, color=COLOURS[name], linewidth=1.2, label=label)
+        # By the square root: a last bin with nearly all rows would leave nothing of the others.
+        axes.scatter(xs, ys, s=[8 + 110 * math.sqrt(one / sum(rows)) for one in rows], color=COLOURS[name], zorder=3)
+    axes.set(xlim=(0, 1.03), ylim=(0, 1.05), xlabel="confidence of the answer", ylabel="share right")
+    legend_above(axes, 2)
 
 
 def legend_above(axes: Axes, columns: int) -> Legend:
@@ -223,7 +229,7 @@ def _curves(axes: Axes, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> No
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.legend(loc="upper right")
+    legend_above(axes, 3)
 
 
 def _steps(points: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:

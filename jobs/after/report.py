@@ -88,7 +88,8 @@ def show(report: Report) -> Group:
         f"{wording.times(values['speedup'])} faster",
     ]
     page = Text(f"report: {report.folder / 'report.html'}", no_wrap=True, overflow="ignore")
-    return Group(models(values), Text(" \u00b7 ".join(told)), gates(values), page)
+    beside = [engines(values)] if values.get("engines") else []  # earlier reports have none
+    return Group(models(values), Text(" \u00b7 ".join(told)), *beside, gates(values), page)
 
 
 def models(values: Mapping[str, Any]) -> Table:
@@ -113,6 +114,24 @@ def models(values: Mapping[str, Any]) -> Table:
     return table
 
 
+def engines(values: Mapping[str, Any]) -> Table:
+    """One line per engine that the student was measured in, the served one first."""
+    from rich.table import Table
+
+    primary = values["primary_metric"]
+    table = Table(title="the student in several engines, by turns", title_justify="left")
+    table.add_column("engine")
+    for name in (wording.metric(primary), "as float", "bytes", "p50", "p95"):
+        table.add_column(name, justify="right")
+    for name, one in values["engines"].items():
+        shown = [wording.percent(one["metrics"][primary]), wording.percent(one["agreement_float"])]
+        shown += [wording.size(one["bytes"]), *(wording.milliseconds(one["latency_ms"][p]) for p in ("p50", "p95"))]
+        served = name == "student_int8"
+        about = f"{one['engine']}, {one['scheme']}{' (served)' if served else ''}"
+        table.add_row(about, *shown, style="bold" if served else None)
+    return table
+
+
 def gates(values: Mapping[str, Any]) -> Table:
     """One line per gate: value, limit, passed or failed."""
     from rich.table import Table
@@ -123,6 +142,9 @@ def gates(values: Mapping[str, Any]) -> Table:
     for gate in values["gates"]:
         verdict = "[green]passed[/]" if gate["passed"] else "[red]failed[/]"
         table.add_row(
-            gate["name"], wording.plain(gate["value"]), f"{gate['rule']} {wording.plain(gate['limit'])}", verdict
+            gate["name"],
+            wording.limit(gate["name"], gate["value"]),
+            f"{gate['rule']} {wording.limit(gate['name'], gate['limit'])}",
+            verdict,
         )
     return table

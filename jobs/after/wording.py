@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
+
 DASH = "\u2013"
 MODELS = {
     "teacher": "teacher",
@@ -62,6 +65,23 @@ def plain(value: float | None) -> str:
     return DASH if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
+def money(value: float | None) -> str:
+    """Three significant digits, never an exponent: 1.35e-05 -> "0.0000135"."""
+    if not value:
+        return DASH if value is None else "0"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def limit(name: str, value: float | bool | None) -> str:
+    """A gate's value or limit in the unit that its name says: latency_p95_ms, memory_max_bytes, retention_min, .."""
+    if value is None or isinstance(value, bool):
+        return DASH if value is None else "yes" if value else "no"
+    for part, form in UNITS.items():
+        if part in name:
+            return form(value)
+    return plain(value)
+
+
 def _scaled(number: float, units: tuple[tuple[float, str], ...], base: str) -> str:
     for factor, unit in units:
         if number >= factor:
@@ -72,3 +92,10 @@ def _scaled(number: float, units: tuple[tuple[float, str], ...], base: str) -> s
 def metric(name: str) -> str:
     """exact_match -> "exact match"."""
     return name.replace("_", " ")
+
+
+# Part of a gate's name -> how its numbers are written; others stand as they are (a metric may be no share).
+UNITS: Mapping[str, Callable[[float], str]] = {
+    "_ms": milliseconds, "bytes": size, "speedup": times, "retention": percent, "agreement": percent, "share": percent,
+    "drop": lambda value: percent(value, 2), "logit_error": percent, "above_control": points,
+}  # fmt: skip

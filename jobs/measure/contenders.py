@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +15,8 @@ from jobs.measure.exam import Exam
 from jobs.measure.latency import Engine
 from serving import teachers
 from serving.bundle import predict
+
+SERVED, BESIDE = "the bundle that is served", "beside the bundle that is served"
 
 
 @dataclass(frozen=True)
@@ -48,22 +50,12 @@ def ask_all(exam: Exam, models: Mapping[str, Path], bundle: Path, samples: pa.Ta
     else:
         teacher = from_torch(exam, models["teacher"], bundle / "teacher", note)
     student = from_torch(exam, models["student"], bundle / "float32", note)
-    engine = predict.load(bundle)
-    answers = [engine.predict([item])[0] for item in exam.items]
-    kv = sizes.kv_bytes_per_token(engine.spec)
-    note = f"the bundle that is served, scheme {engine.spec['scheme']}"
-    asked = {
-        "teacher": teacher,
-        "student": student,
-        "student_int8": Contender(
-            answers, student.params, student.params_non_embedding, engine_bytes(bundle), kv, engine, note
-        ),
-    }
+    asked = {"teacher": teacher, "student": student, "student_int8": from_bundle(exam, bundle, student, SERVED)}
     if "control" in models:
         control = from_torch(exam, models["control"], bundle / "float32", "the student's network on true labels alone")
         # Same shape as the student: timing it would be timing the student twice.
-        asked["control"] = Contender(**{**vars(control), "engine": None})
-    floor = baselines.fit(task, samples, engine.spec)
+        asked["control"] = replace(control, engine=None)
+    floor = baselines.fit(task, samples, predict.verify(bundle))
     asked["baseline"] = Contender(
         floor.predict(exam.items), floor.params, floor.params, floor.bytes, None, floor, floor.about
     )
@@ -81,6 +73,20 @@ def from_torch(exam: Exam, model: Path, bundle: Path, note: str) -> Contender:
     gc.collect()
     engine = predict.load(bundle)
     return Contender(answers, params, inner, engine_bytes(bundle), sizes.kv_bytes_per_token(engine.spec), engine, note)
+
+
+def from_bundle(exam: Exam, bundle: Path, network: Contender, note: str) -> Contender:
+    """A bundle of a network that was asked already, asked row by row as a server does that never pads."""
+    engine = predict.load(bundle)
+    answers = [engine.predict([item])[0] for item in exam.items]
+    return bundled(replace(network, answers=answers), bundle, engine, note)
+
+
+def bundled(network: Contender, bundle: Path, engine: predict.Answerer, note: str) -> Contender:
+    """A network's contender with the file, the cache and the engine of one of its bundles."""
+    kv = sizes.kv_bytes_per_token(engine.spec)
+    note = f"{note}, scheme {engine.spec['scheme']}"
+    return replace(network, bytes=engine_bytes(bundle), kv_bytes_per_token=kv, engine=engine, note=note)
 
 
 def from_elsewhere(exam: Exam, model: Path) -> Contender:

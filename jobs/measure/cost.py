@@ -18,20 +18,23 @@ FLOAT = {"student": "float32", "teacher": "teacher"}  # model -> the folder of i
 
 
 def engines(bundle: Path) -> dict[str, Path]:
-    """Name -> folder of everything in a bundle that answers: the served one, the float32 ones, and any other engine,
-    by the name of its folder."""
-    known = {folder: name for name, folder in FLOAT.items()}
-    below = sorted(path.parent for path in bundle.glob("*/**/bundle.json"))
-    return {SERVED: bundle} | {known.get(name := str(folder.relative_to(bundle)), name): folder for folder in below}
+    """Name -> folder of everything in a bundle that answers: the served one and the float32 ones that are there."""
+    return {SERVED: bundle} | {
+        name: bundle / folder for name, folder in FLOAT.items() if (bundle / folder / "bundle.json").is_file()
+    }
 
 
 def measure(
-    bundle: Path, items: Sequence[Mapping[str, Any]], timed: Mapping[str, Mapping[str, float] | None]
+    bundle: Path,
+    items: Sequence[Mapping[str, Any]],
+    timed: Mapping[str, Mapping[str, float] | None],
+    others: Mapping[str, Path],
 ) -> dict[str, Any]:
-    """`machine` and `engines`: one line per engine, from a fresh process each. `timed` are the interleaved latencies in
-    the exam, which stand where there are any; those of the fresh process else."""
+    """`machine` and `engines`: one line per engine of the bundle and of `others` (name -> folder), from a fresh process
+    each. `timed` are the interleaved latencies in the exam, which stand where there are any; those of the fresh process
+    else."""
     found = {}
-    for name, folder in engines(bundle).items():
+    for name, folder in {**engines(bundle), **others}.items():
         spec, calls = predict.verify(folder), _calls(folder, items)
         plain = bundle / FLOAT["student"] if name not in FLOAT else folder
         own = alone.answer(bundle, folder, items)

@@ -13,6 +13,7 @@ from typing import Any
 from cluster.errors import RecipeError
 from cluster.recipe.measures import EdgeProfile
 from jobs.measure import alone
+from jobs.packing import writing
 
 MB = 1_000_000
 PROFILES: Mapping[str, EdgeProfile] = {
@@ -68,7 +69,7 @@ def _tried(
         "profile": name, "emulated": True, "how": "process" if device.process else "counted",
         "threads": told.get("threads"), "cpus": device.cpus, "cpus_used": told.get("cpus"),
         "memory_limit_bytes": device.memory_bytes,
-        "mobile_format": any(bundle.glob("*.ort")),
+        "mobile_format": any((bundle / writing.MOBILE).glob("*.ort")),
         "file_limit_bytes": device.file_bytes, "file_bytes": file_bytes, "activation_peak_bytes": active,
         "rss_peak_bytes": told.get("rss_peak_bytes"),
         "model_memory_bytes": told["rss_peak_bytes"] - told["rss_runtime_bytes"] if told else None,

@@ -19,9 +19,9 @@ import numpy as np
 
 from cluster.recipe import Recipe
 from jobs.export import engine_bytes
-from jobs.measure import calibration, latency, metrics, sizes
+from jobs.measure import calibration, latency, metrics, side_by_side, sizes
 from jobs.measure.bootstrap import CHUNK, Interval
-from jobs.measure.contenders import Contender
+from jobs.measure.contenders import BESIDE, SERVED, Contender, bundled
 from jobs.measure.exam import Exam
 from jobs.measure.ngrams import Bigrams
 from jobs.tasks.text_generation.task import TextGeneration
@@ -30,6 +30,7 @@ from serving.bundle import predict
 
 Array = np.ndarray[Any, Any]
 Pairs = Sequence[tuple[Array, Array]]
+MODELS = ("teacher", "student", "student_int8", "control", "baseline")  # in the report's order
 AT_ONCE = 8  # rows whose logits [A, V] are held together
 LOGIT_ROWS = 32  # rows whose INT8 and float32 logits are compared
 
@@ -57,12 +58,16 @@ class Told:
         """exp(mean log-probability), 0 to 1."""
         return float(np.exp(-self.nll_R.sum() / self.tokens_R.sum()))
 
+    def same(self, other: Told) -> float:
+        """Share of tokens where both find the same one likeliest."""
+        return float((self.chosen_T == other.chosen_T).mean())
+
     def metrics(self, teacher: Told) -> dict[str, float]:
         """The primary metric first; agreement is with the teacher's likeliest next token."""
         return {
             "likelihood": self.likelihood, "perplexity": 1 / self.likelihood,
             "token_accuracy": float(self.right_T.mean()),
-            "agreement": float((self.chosen_T == teacher.chosen_T).mean()),
+            "agreement": self.same(teacher),
         }  # fmt: skip
 
 
@@ -83,26 +88,26 @@ def told(scorer: Scorer, pairs: Pairs) -> Told:
 
 
 def examine(
-    recipe: Recipe, exam: Exam, models: Mapping[str, Path], bundle: Path, student: Path
+    recipe: Recipe, exam: Exam, models: Mapping[str, Path], bundle: Path, student: Path, others: Mapping[str, Path]
 ) -> tuple[dict[str, Contender], dict[str, Any]]:
     """Every model's contender in the report's order, and the report's numbers (see `jobs.evaluate`).
 
-    `models` are Hugging Face folders by name, `bundle` is what is served, `student` the student's artifact.
+    `models` are Hugging Face folders by name, `bundle` is what is served, `student` the student's artifact, `others`
+    bundles of the student to be measured beside the served one.
     """
     task = TextGeneration(recipe)
     texts = [item["text"] for item in exam.items]
     pairs = list(zip(task.contexts(texts), task.answers(exam.truth), strict=True))
     asked: dict[str, Contender] = {}
     heard: dict[str, Told] = {}
-    for name in ("teacher", "student", "student_int8", "control", "baseline"):
+    for name in (*MODELS, *others):
         if name == "baseline":
             scorer: Any = Bigrams.of(task.fit_columns(), task.vocabulary)
             asked[name] = Contender([], scorer.params, scorer.params, scorer.bytes, None, scorer, scorer.about)
-        elif name == "student_int8":
-            scorer = predict.load(bundle)
-            note = f"the bundle that is served, scheme {scorer.spec['scheme']}"
-            own = replace(asked["student"], bytes=engine_bytes(bundle), engine=scorer, note=note)
-            asked[name] = replace(own, kv_bytes_per_token=sizes.kv_bytes_per_token(scorer.spec))
+        elif name == "student_int8" or name in others:
+            folder, note = (others[name], BESIDE) if name in others else (bundle, SERVED)
+            scorer = predict.load(folder)
+            asked[name] = bundled(asked["student"], folder, scorer, note)
         elif name in models:
             scorer = teachers.open_folder(models[name])
             asked[name] = _sized(scorer, bundle / ("teacher" if name == "teacher" else "float32"))
@@ -114,7 +119,8 @@ def examine(
         asked[name] = replace(asked[name], answers=_answers(heard[name], task))
         del scorer
         gc.collect()
-    return asked, _measured(recipe, exam, asked, heard, (bundle, student / "unmerged.json"))
+    measured = _measured(recipe, exam, asked, heard, (bundle, student / "unmerged.json"))
+    return {name: asked[name] for name in MODELS if name in asked}, measured
 
 
 def _sized(teacher: Any, bundle: Path) -> Contender:
@@ -145,6 +151,7 @@ def _measured(recipe: Recipe, exam: Exam, asked: Mapping[str, Contender], heard:
     kv_before = json.loads(unmerged.read_text())["kv_bytes_per_token"]
     draws, seed = section.bootstrap, recipe.seed
     gain = compared(after, heard["control"], np.subtract, draws, seed) if "control" in heard else None
+    beside = {name: one for name, one in asked.items() if name == "student_int8" or name not in MODELS}
     return {
         "models": {
             name: {
@@ -152,19 +159,22 @@ def _measured(recipe: Recipe, exam: Exam, asked: Mapping[str, Contender], heard:
                 "params": one.params, "params_non_embedding": one.params_non_embedding, "bytes": one.bytes,
                 "kv_bytes_per_token": one.kv_bytes_per_token, "latency_ms": timed.get(name), "note": one.note,
             }
-            for name, one in asked.items()
+            for name, one in asked.items() if name in MODELS
         },
         "primary_metric": metrics.PRIMARY[recipe.task],
         "retention": compared(after, heard["teacher"], np.divide, draws, seed),
         "control_gain": None if gain is None else {"on": "all rows", **gain},
         "int8": {
             "task_drop": (before.likelihood - after.likelihood) / before.likelihood,
-            "agreement": float((after.chosen_T == before.chosen_T).mean()),
+            "agreement": after.same(before),
             "logit_error": _logit_error(bundle, exam.items),
         },
         "kv_share": int8.kv_bytes_per_token / kv_before if int8.kv_bytes_per_token else None,
         "param_share": student.params / teacher.params if student.params and teacher.params else None,
         "speedup": timed["teacher"]["p50"] / timed["student_int8"]["p50"] if "teacher" in timed else None,
+        "engines": side_by_side.table(
+            beside, lambda name: heard[name].metrics(heard["teacher"]), lambda name: heard[name].same(before), timed
+        ),
         "calibration": {
             name: calibration.curve(heard[name].right_T, heard[name].confidence_T)
             for name in ("teacher", "student", "student_int8")

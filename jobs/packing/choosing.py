@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from jobs.data.items import COLUMNS
 from jobs.packing import calibration, fits, graphs, writing
 from jobs.packing.checking import check_items
 from jobs.quantize import exam, search, sensitivity
+from jobs.quantize.exam import Exam, Taken
 from jobs.quantize.plan import Plan
 from serving.bundle import files, predict
 
@@ -36,9 +38,17 @@ class Choosing:
     def __init__(self, recipe: Recipe, source: Path, model: Path, curated: Requests) -> None:
         self.recipe, self.source, self.model, self.curated = recipe, source, model, curated
         self.spec = predict.verify(source)
-        self.exam = exam.of(recipe)
-        self.plain = self.exam.take(predict.load(source))
         self.rows: Mapping[str, Sequence[Any]] | None = None
+
+    @functools.cached_property
+    def exam(self) -> Exam:
+        """The rows that a plan is tried on."""
+        return exam.of(self.recipe)
+
+    @functools.cached_property
+    def plain(self) -> Taken:
+        """What the float32 student makes of them."""
+        return self.exam.take(predict.load(self.source))
 
     def found(self) -> search.Found:
         """The plan of the recipe, tried; searched for where the recipe leaves it open."""

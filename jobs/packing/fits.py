@@ -18,6 +18,7 @@ from serving.engines import tensorrt
 # Their graphs begin with a cache of length 0, which no TensorRT engine was built from yet.
 WITH_CACHE = ("text_generation", "visual_qa")
 AUTO = "auto"
+OWN, BESIDE = ("export.engine", "export.scheme"), ("evaluate.engines", "evaluate.engines")  # fields that errors name
 
 
 def engine(recipe: Recipe) -> str:
@@ -54,26 +55,32 @@ def check(recipe: Recipe) -> None:
     section, name = recipe.export, engine(recipe)
     if section.scheme == []:
         raise RecipeError("export.scheme is an empty list", expected="auto, a scheme, or schemes to try in order")
-    for plan in plans(resolved(recipe)):
-        if plan.scheme not in quantize.ENGINES[name]:
-            known = ", ".join([*quantize.ENGINES[name], AUTO])
-            raise RecipeError(f"export.scheme: engine {name} has no {plan.scheme}", got=plan.scheme, expected=known)
-    if name == "tensorrt":
-        _check_tensorrt(recipe)
-    elif importlib.util.find_spec(engines.module(name).NEEDS) is None:
-        raise RecipeError(f"export.engine: {name} is not installed", got=name, expected=f"pip install '.[{name}]'")
+    _check_engine(recipe, name, [plan.scheme for plan in plans(resolved(recipe))], OWN)
+    for other, schemes in recipe.evaluate.engines.items():
+        _check_engine(recipe, other, schemes, BESIDE)
     if section.mobile and name != "onnxruntime":
         raise RecipeError("export.mobile is ONNX Runtime's format", got=f"engine {name}", expected="onnxruntime")
     _check_keys(recipe)
 
 
-def _check_tensorrt(recipe: Recipe) -> None:
+def _check_engine(recipe: Recipe, name: str, schemes: Sequence[str], where: tuple[str, str]) -> None:
+    for scheme in schemes:
+        if scheme not in quantize.ENGINES[name]:
+            known = ", ".join([*quantize.ENGINES[name], *([AUTO] if where == OWN else [])])
+            raise RecipeError(f"{where[1]}: engine {name} has no {scheme}", got=scheme, expected=known)
+    if name == "tensorrt":
+        _check_tensorrt(recipe, where[0])
+    elif importlib.util.find_spec(engines.module(name).NEEDS) is None:
+        raise RecipeError(f"{where[0]}: {name} is not installed", got=name, expected=f"pip install '.[{name}]'")
+
+
+def _check_tensorrt(recipe: Recipe, where: str) -> None:
     if recipe.task in WITH_CACHE:
         expected = "onnxruntime or openvino: its graphs start with an empty cache"
-        raise RecipeError(f"export.engine: tensorrt does not take {recipe.task}", got="tensorrt", expected=expected)
+        raise RecipeError(f"{where}: tensorrt does not take {recipe.task}", got="tensorrt", expected=expected)
     if (lacks := tensorrt.missing()) is not None:
         raise RecipeError(
-            "export.engine: tensorrt cannot be built here", got=lacks, expected="onnxruntime, openvino, or auto"
+            f"{where}: tensorrt cannot be built here", got=lacks, expected="onnxruntime, openvino, or auto"
         )
 
 

@@ -10,7 +10,7 @@ weights are quantized: ranges of attention scores and softmax are what costs acc
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,16 @@ KINDS = ("MatMul", "Gemm")
 def quantize(source: Path, target: Path, plan: Plan) -> None:
     """Write the INT8 graph; `plan` holds the calls whose activations set the ranges."""
     import onnx
+
+    write(source, target, plan, signed=False, options={})
+    coded = onnx.load(str(target))
+    if graph.embedding_rows(coded):
+        onnx.save(coded, str(target))
+
+
+def write(source: Path, target: Path, plan: Plan, *, signed: bool, options: Mapping[str, bool]) -> None:
+    """Write a graph with quantize-dequantize pairs: weights signed with one scale per output channel, activations
+    `signed` or not, and the quantizer's further `options`."""
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     with tempfile.TemporaryDirectory() as folder:
@@ -31,12 +41,10 @@ def quantize(source: Path, target: Path, plan: Plan) -> None:
         with graph.quiet():
             quantize_static(
                 ready, target, reader(plan.calls(source.stem)), quant_format=QuantFormat.QDQ, per_channel=True,
-                activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=kinds(model),
-                nodes_to_exclude=left_float(model, source.stem, plan), calibrate_method=CalibrationMethod.MinMax,
+                activation_type=QuantType.QInt8 if signed else QuantType.QUInt8, weight_type=QuantType.QInt8,
+                op_types_to_quantize=kinds(model), nodes_to_exclude=left_float(model, source.stem, plan),
+                calibrate_method=CalibrationMethod.MinMax, extra_options=dict(options),
             )  # fmt: skip
-    coded = onnx.load(str(target))
-    if graph.embedding_rows(coded):
-        onnx.save(coded, str(target))
 
 
 def kinds(model: Any) -> list[str] | None:

@@ -6,10 +6,9 @@ to 4 times slower than the CPU's own, so it is never served there.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
-from jobs.quantize import graph, static
+from jobs.quantize import static
 from jobs.quantize.plan import Plan
 
 OPTIONS = {
@@ -20,16 +19,4 @@ OPTIONS = {
 
 def quantize(source: Path, target: Path, plan: Plan) -> None:
     """Write the QDQ graph; `plan` holds the calls whose activations set the ranges."""
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-
-    with tempfile.TemporaryDirectory() as folder:
-        ready = Path(folder) / "folded.onnx"
-        model = graph.folded(source, ready)
-        with graph.quiet():
-            quantize_static(
-                ready, target, static.reader(plan.calls(source.stem)), quant_format=QuantFormat.QDQ, per_channel=True,
-                activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
-                op_types_to_quantize=static.kinds(model),
-                nodes_to_exclude=static.left_float(model, source.stem, plan),
-                calibrate_method=CalibrationMethod.MinMax, extra_options=OPTIONS,
-            )  # fmt: skip
+    static.write(source, target, plan, signed=True, options=OPTIONS)

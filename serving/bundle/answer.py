@@ -50,9 +50,13 @@ def read_tokenizer(folder: Path) -> Any:
 
 
 def text_of(item: Mapping[str, Any]) -> str:
-    """The text of a request. Raises BundleError when there is none."""
+    """The text of a request. Raises BundleError when there is none, or what was given is no Unicode text."""
     if not isinstance(text := item.get("text"), str) or not text.strip():
         raise BundleError(f"text: got {text!r:.80}, expected a non-empty string")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # a shell's bytes that are no UTF-8 arrive as lone surrogates
+        raise BundleError(f"text: got {text!r:.80}, which cannot be written as UTF-8") from error
     return text
 
 

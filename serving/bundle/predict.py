@@ -4,12 +4,16 @@ This very file is imported by the gateway and copied verbatim into every bundle,
 and `serving/engines` that it imports below it, so a served answer and
 `python predict.py --text "what digit is this ?" --image three.png` come from the same code and the same bits.
 `python predict.py --self-test` asks the golden samples inside the bundle.
+
+A bundle cannot vouch for its own `predict.py` where somebody replaced that file: ask one that you trust, a repository's
+(`python -m serving.bundle.predict --verify --bundle FOLDER`) or another bundle's, which take the same options.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import os
 import sys
@@ -18,27 +22,33 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+OLDEST = (3, 11)
+
 
 def _refuse_changed_code(folder: Path) -> None:
-    """End with exit code 2 when code below `folder` is not what `bundle.json` says: run before any of it is imported,
-    as a damaged file may be no Python at all. Everything else is checked by `verify`."""
+    """End with exit code 2 when code below `folder` is not what `bundle.json` says, or what all of it needs is not
+    there: run before any of it is imported, as a damaged file may be no Python at all. Everything else is checked by
+    `verify`."""
     sys.dont_write_bytecode, sys.pycache_prefix = True, os.devnull  # compiled code is neither left there nor read
     try:
+        if sys.version_info < OLDEST:
+            raise ValueError(f"Python {sys.version.split()[0]} is too old; a bundle needs {OLDEST[0]}.{OLDEST[1]}")
+        if importlib.util.find_spec("numpy") is None:
+            raise ValueError("numpy is not installed; a bundle needs it, tokenizers and its engine")
         files = json.loads((folder / "bundle.json").read_bytes())["files"]
         for name in [name for name in files if name.endswith(".py")]:
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != files[name]["sha256"]:
                 raise ValueError(f"{name}: sha256 is not the one in bundle.json; copy the bundle again")
     except (OSError, ValueError, TypeError, KeyError) as error:
-        sys.stderr.write(
-            f"error: {error if isinstance(error, ValueError | OSError) else 'bundle.json: ' + str(error)}\n"
-        )
+        known = isinstance(error, (ValueError, OSError))
+        sys.stderr.write(f"error: {error if known else 'bundle.json: ' + str(error)}\n")
         sys.exit(2)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and __spec__ is None:  # as a file of a bundle; with -m it is a repository's own
     _refuse_changed_code(Path(__file__).resolve().parent)
 
-from serving.bundle import files, golden  # noqa: E402 - only after its bytes were checked
+from serving.bundle import files, golden, seal  # noqa: E402 - only after its bytes were checked
 from serving.bundle.answer import Answer, Array, BundleError  # noqa: E402
 
 __all__ = ["Answer", "Answerer", "BundleError", "load", "main", "self_test", "verify"]
@@ -137,6 +147,25 @@ def verify(folder: Path) -> dict[str, Any]:
     return dict(files.verified(folder).spec)
 
 
+def checked(folder: Path, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """What `--verify` prints: the bundle's `task`, `engine`, `scheme` and `lineage`, how many `files` and `bytes` it
+    has (all of them checked), whether any is `encrypted`, whom it names as signer, and whether that was checked
+    (`signature`: "checked" where the environment holds the public key, else "not checked", or "none").
+
+    Raises BundleError as `load`.
+    """
+    spec = files.verified(folder, environment).spec
+    signature = folder / files.SIGNATURE
+    signer = seal.signer(signature.read_bytes()) if signature.is_file() else None
+    how = "none" if signer is None else "checked" if seal.PUBLIC in environment else "not checked"
+    entries = spec["files"].values()
+    about = {name: spec[name] for name in ("task", "engine", "scheme", "lineage") if name in spec}
+    return {
+        "verified": True, **about, "files": len(entries), "bytes": sum(entry["bytes"] for entry in entries),
+        "encrypted": any(entry["encrypted"] for entry in entries), "signed_by": signer, "signature": how,
+    }  # fmt: skip
+
+
 def self_test(folder: str | Path) -> dict[str, Any]:
     """Ask the golden samples one by one; returns what `golden.compare` says. Raises BundleError as `load`."""
     bundle = files.verified(Path(folder))
@@ -145,8 +174,8 @@ def self_test(folder: str | Path) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: print one JSON answer. Exit 2 for a request or a bundle that does not fit, 1 for a self-test that
-    is not passed."""
+    """Command line: print one JSON answer. Exit 2 with one line for a request, a bundle or a machine that does not fit,
+    1 for a self-test that is not passed."""
     parser = argparse.ArgumentParser(description="Answer one request with the student in this folder.")
     parser.add_argument("--text", default="", help="question, or text to classify; a picture alone needs none")
     parser.add_argument("--image", type=Path, action="append", default=[], help="a picture file; repeat for two")
@@ -155,17 +184,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fps", type=float, default=1.0, help="frames per second of the video")
     parser.add_argument("--bundle", type=Path, default=Path(__file__).resolve().parent)
     parser.add_argument("--self-test", action="store_true", help="ask the bundle's golden samples instead")
+    parser.add_argument("--verify", action="store_true", help="check every file and the signature, and answer nothing")
     options = parser.parse_args(arguments)
     try:
-        if options.self_test:
-            found = self_test(options.bundle)
-            sys.stdout.write(json.dumps(found) + "\n")
-            return 0 if found["passed"] else 1
-        sys.stdout.write(json.dumps(asdict(load(options.bundle).predict([_item(options)])[0])) + "\n")
+        found, code = _found(options)
     except (BundleError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    return 0
+    except ImportError as error:
+        sys.stderr.write(f"error: {error.name} is not installed; this bundle needs it to answer\n")
+        return 2
+    sys.stdout.write(json.dumps(found) + "\n")
+    return code
+
+
+def _found(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """What is asked for, and the exit code. Raises BundleError, and OSError or ImportError for what is not there."""
+    try:
+        if options.verify:
+            return checked(options.bundle), 0
+        if options.self_test:
+            tested = self_test(options.bundle)
+            return tested, 0 if tested["passed"] else 1
+        return asdict(load(options.bundle).predict([_item(options)])[0]), 0
+    except (BundleError, OSError, ImportError):
+        raise
+    except Exception as error:  # a description that is whole but of other files: engines raise what they like
+        what = " ".join(str(error).split())[:300]
+        raise BundleError(f"bundle.json does not describe these files ({type(error).__name__}: {what})") from error
 
 
 def _item(options: argparse.Namespace) -> dict[str, Any]:

@@ -78,6 +78,11 @@ def verify(content: bytes, description: bytes, public: bytes | None) -> None:
                           f"{public.hex():.16}..)") from error  # fmt: skip
 
 
+def signer(content: bytes) -> str:
+    """Whose public key (hex) a `bundle.sig` names; `verify` says whether it is true. Raises BundleError."""
+    return _read(content)["public_key"]
+
+
 def _written(says: Mapping[str, str]) -> bytes:
     whole = hashlib.sha256(json.dumps(dict(says)).encode()).hexdigest()
     return json.dumps({**says, "digest": whole}, indent=1).encode()

@@ -33,7 +33,8 @@ class Graph:
 
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level, options.graph_optimization_level = 3, ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 4  # what it would print as an error it raises too
         self.session = ort.InferenceSession(data, options, providers=[PROVIDER])
         self.inputs = {node.name for node in self.session.get_inputs()}
 

@@ -8,11 +8,9 @@ runs/bench-cells): a run that was killed trains on from its last checkpoint.
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from cells import cell, job_of, train
 
 from cluster import schema
 from cluster.recipe import Recipe, load
@@ -31,9 +30,6 @@ from jobs.data.items import COLUMNS
 from jobs.distill import hard_label_stages
 from jobs.packing import calibration, checking, fits, writing
 from jobs.tasks.image_classification import ImageClassification
-from jobs.training import table
-from jobs.training.loop import Job
-from jobs.training.runner import run_local
 from serving.bundle import predict
 
 DATA = Path(os.environ.get("RAYDISTILL_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "image"
@@ -77,42 +73,6 @@ def task_of(recipe: Recipe) -> ImageClassification:
     return task
 
 
-def cell(name: str, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """What `make` found, made once; its folder is kept while it works and until somebody removes it."""
-    done = CELLS / f"{name}.json"
-    if not done.is_file():
-        folder = CELLS / name
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = done.with_suffix(".new")
-        aside.write_text(json.dumps(make(folder), indent=1))
-        aside.replace(done)
-    found: dict[str, Any] = json.loads(done.read_text())
-    return found
-
-
-def train(folder: Path, job: Job, columns: Callable[[], Mapping[str, np.ndarray]], task: ImageClassification) -> float:
-    """Train in `folder` from where a killed run stopped and leave `hf/`; returns the loop's seconds."""
-    for path, make in ((job.table, columns), (job.validation, task.validation_columns)):
-        if not Path(path).is_file():
-            table.write(Path(path).with_suffix(".new"), make())
-            Path(path).with_suffix(".new").replace(path)
-    if not (Path(job.initial) / "task.json").is_file():
-        section = job.recipe.teacher if job.arm == "fit" else job.recipe.student
-        task.save(task.build(section, job.recipe.seed), Path(job.initial))
-    trained = run_local(job, folder / "run")
-    shutil.copytree(trained.weights, folder / "hf", dirs_exist_ok=True)
-    Path(job.table).unlink()
-    return float(sum(stage["seconds"] for stage in trained.progress["stages"]))
-
-
-def job_of(folder: Path, recipe: Recipe, arm: str) -> Job:
-    """A job whose files are in `folder`."""
-    section = recipe.fit if arm == "fit" else recipe.distill
-    return Job(recipe=recipe, arm=arm, initial=str(folder / "initial"), table=str(folder / "table.arrow"),
-               validation=str(folder / "validation.arrow"), stages=section.active, batch_size=section.batch_size,
-               engine=section.engine)  # fmt: skip
-
-
 def scored(folder: Path, task: ImageClassification) -> dict[str, Any]:
     """Parameters and accuracy on validation and on the official test split."""
     network = task.load(str(folder / "hf"))
@@ -132,10 +92,10 @@ def teacher() -> dict[str, Any]:
         task = task_of(recipe)
         if (folder / "hf" / "task.json").is_file():
             return scored(folder, task)
-        seconds = train(folder, job_of(folder, recipe, "fit"), task.fit_columns, task)
+        seconds = train(folder, job_of(folder, recipe, "fit"), task.fit_columns, task)["seconds"]
         return scored(folder, task) | {"seconds": seconds}
 
-    return cell("teacher", make)
+    return cell(CELLS, "teacher", make)
 
 
 def labelled() -> tuple[pa.Table, pa.Table]:
@@ -165,12 +125,12 @@ def student(arm: str, seed: int, kind: str = "separable", *more: str) -> dict[st
         known = samples.filter(pc.is_valid(samples["label"]))
         if arm == "control":
             stages = hard_label_stages(recipe.distill.active, len(samples) / len(known))
-            seconds = train(folder, replace(job, stages=stages), lambda: task.pack(known, None, True), task)
+            seconds = train(folder, replace(job, stages=stages), lambda: task.pack(known, None, True), task)["seconds"]
         else:
-            seconds = train(folder, job, lambda: task.pack(samples, labels, False), task)
+            seconds = train(folder, job, lambda: task.pack(samples, labels, False), task)["seconds"]
         return scored(folder, task) | {"seconds": seconds}
 
-    return cell(f"{kind}-{arm}-{seed}", make)
+    return cell(CELLS, f"{kind}-{arm}-{seed}", make)
 
 
 def spread(values: list[float]) -> str:

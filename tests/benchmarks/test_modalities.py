@@ -8,10 +8,9 @@ Everything finished stays in RAYDISTILL_CELLS (default runs/bench-cells): a kill
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from cells import cell, job_of, train
 
 from cluster import schema
 from cluster.recipe import Recipe, load
@@ -31,9 +31,6 @@ from jobs.data.items import COLUMNS, item_of
 from jobs.distill import hard_label_stages
 from jobs.packing import fits, writing
 from jobs.tasks.visual_qa.task import VisualQA
-from jobs.training import table
-from jobs.training.loop import Job
-from jobs.training.runner import run_local
 from serving.bundle import predict
 
 DATA = Path(os.environ.get("RAYDISTILL_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
@@ -68,45 +65,6 @@ def task_of(recipe: Recipe) -> VisualQA:
     return task
 
 
-def cell(name: str, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """What `make` found, made once; its folder is kept while it works and until somebody removes it."""
-    done = CELLS / f"{name}.json"
-    if not done.is_file():
-        folder = CELLS / name
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = done.with_suffix(".new")
-        aside.write_text(json.dumps(make(folder), indent=1))
-        aside.replace(done)
-    found: dict[str, Any] = json.loads(done.read_text())
-    return found
-
-
-def train(folder: Path, job: Job, columns: Callable[[], Mapping[str, np.ndarray]], task: VisualQA) -> dict[str, Any]:
-    """Train in `folder` from where a killed run stopped and leave `hf/`; returns seconds and validation figures."""
-    for path, make in ((job.table, columns), (job.validation, task.validation_columns)):
-        if not Path(path).is_file():
-            table.write(Path(path).with_suffix(".new"), make())
-            Path(path).with_suffix(".new").replace(path)
-    initial = Path(job.initial)
-    if not (initial / "task.json").is_file():
-        initial.mkdir(exist_ok=True)
-        section = job.recipe.teacher if job.arm == "fit" else job.recipe.student
-        task.save(task.build(section, job.recipe.seed), initial)
-    trained = run_local(job, folder / "run")
-    shutil.copytree(trained.weights, folder / "hf", dirs_exist_ok=True)
-    Path(job.table).unlink()
-    stages = trained.progress["stages"]
-    return {"seconds": float(sum(one["seconds"] for one in stages)), "validation": stages[-1]["after"]}
-
-
-def job_of(folder: Path, recipe: Recipe, arm: str) -> Job:
-    """A job whose files are in `folder`."""
-    section = recipe.fit if arm == "fit" else recipe.distill
-    return Job(recipe=recipe, arm=arm, initial=str(folder / "initial"), table=str(folder / "table.arrow"),
-               validation=str(folder / "validation.arrow"), stages=section.active, batch_size=section.batch_size,
-               engine=section.engine)  # fmt: skip
-
-
 def teacher(name: str) -> dict[str, Any]:
     """The teacher's figures on the test split; its weights are in CELLS/NAME-teacher/hf."""
 
@@ -118,7 +76,7 @@ def teacher(name: str) -> dict[str, Any]:
         test = task.pack(task.requests("test"), None, true_labels=True)
         return trained | {"test": task.evaluate(network, test)} | sizes(network, task)
 
-    return cell(f"{name}-teacher", make)
+    return cell(CELLS, f"{name}-teacher", make)
 
 
 def sizes(network: Any, task: VisualQA) -> dict[str, Any]:
@@ -164,7 +122,7 @@ def student(name: str, arm: str) -> dict[str, Any]:
         unmerged = task.kv_bytes(task.load(job.initial))
         return trained | bundled(folder, recipe, task) | {"kv_bytes_unmerged": unmerged}
 
-    return cell(f"{name}-{arm}", make)
+    return cell(CELLS, f"{name}-{arm}", make)
 
 
 def bundled(folder: Path, recipe: Recipe, task: VisualQA) -> dict[str, Any]:

@@ -51,9 +51,10 @@ def _few(setting: Setting) -> list[Mapping[str, Any]]:
 
 
 def cost_part(setting: Setting) -> dict[str, Any]:
-    """Memory, load time, operations and rates of every engine in the bundle."""
-    timed = {name: own["latency_ms"] for name, own in setting.report["models"].items()}
-    return cost.measure(setting.bundle, _few(setting), timed)
+    """Memory, load time, operations and rates of every engine in the bundle and beside it."""
+    measured = {**(setting.report["engines"] or {}), **setting.report["models"]}
+    timed = {name: own["latency_ms"] for name, own in measured.items()}
+    return cost.measure(setting.bundle, _few(setting), timed, setting.others)
 
 
 def edge_part(setting: Setting) -> list[dict[str, Any]]:

@@ -28,7 +28,8 @@ class NotMeasured(Exception):
 
 @dataclass(frozen=True)
 class Setting:
-    """What has been asked so far: the exam, every model's answers, where things lie, and the report up to here."""
+    """What has been asked so far: the exam, every model's answers, where things lie (`others`: bundles beside the one
+    that is served), and the report up to here."""
 
     recipe: Recipe
     store: Store
@@ -36,6 +37,7 @@ class Setting:
     asked: Mapping[str, Contender]
     artifacts: Mapping[str, Artifact]
     folders: Mapping[str, Path]
+    others: Mapping[str, Path]
     requests: Callable[[str], pa.Table]
     report: dict[str, Any]
     out: Path

@@ -54,17 +54,21 @@ def test_a_bundle_continues_a_text_alone_and_every_model_is_scored_on_the_true_t
         update={"latency_requests": 20, "bootstrap": 100, "fresh_requests": 4, "edge": ["mcu"]}
     )
     quick = recipe.model_copy(update={"evaluate": section})
-    asked, report = next_tokens.examine(quick, rows, models, bundle.path(), student)
+    beside = {"onnxruntime_float32": bundle.path() / "float32"}
+    asked, report = next_tokens.examine(quick, rows, models, bundle.path(), student, beside)
     assert list(asked) == list(report["models"]) == ["teacher", "student", "student_int8", "control", "baseline"]
     seen = {name: model["metrics"] for name, model in report["models"].items()}
     assert seen["teacher"]["agreement"] == 1.0
     assert seen["control"]["perplexity"] == seen["student"]["perplexity"]
     value = seen["teacher"]["perplexity"] / seen["student_int8"]["perplexity"]
     assert report["retention"]["value"] == pytest.approx(value)
+    assert set(report["engines"]) == {"student_int8", "onnxruntime_float32"}
+    assert report["engines"]["onnxruntime_float32"]["agreement_float"] > 0.99
+    assert report["engines"]["student_int8"]["metrics"] == seen["student_int8"]
     assert report["kv_share"] == 0.5
     assert report["param_share"] < 1
     beyond.measure(beyond.Setting(quick, store, rows, asked, {}, {"teacher": teacher, "student": student, "bundle":
-                   bundle.path()}, TextGeneration(recipe).requests, report, tmp_path))  # fmt: skip
+                   bundle.path()}, beside, TextGeneration(recipe).requests, report, tmp_path))  # fmt: skip
     judged = {gate["name"]: gate["value"] for gate in gates.judge(report, recipe.evaluate.gates, True)}
     assert judged["retention_min"] == report["retention"]["value"]
     assert judged["golden_agreement_min"] == report["golden"]["with_float"] >= 0.9

@@ -12,6 +12,7 @@ from cluster.recipe.measures import EdgeProfile
 from cluster.store import Artifact, Store
 from jobs import tasks
 from jobs.measure import alone, cost, edge, exam
+from jobs.packing import writing
 
 Exported = tuple[Recipe, Store, Artifact]
 MB = 1_000_000
@@ -24,7 +25,7 @@ def items(exported: Exported) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def measured(exported: Exported, items: list[Any]) -> dict[str, Any]:
-    return cost.measure(exported[2].path(), items, {"teacher": {"p50": 1.0, "p95": 2.0, "p99": 3.0}})
+    return cost.measure(exported[2].path(), items, {"teacher": {"p50": 1.0, "p95": 2.0, "p99": 3.0}}, {})
 
 
 def test_every_engine_of_the_bundle_stands_in_the_table_with_the_exams_latency_where_there_is_one(
@@ -68,6 +69,17 @@ def test_a_device_says_whether_the_bundle_fits_and_every_reason_why_not(exported
         and mcu["latency_ms"] is None
         and mcu["why"] == ["activations took 0.05 MB, 0.00 MB may be used"]
     )
+
+
+def test_a_phones_row_says_whether_the_mobile_format_is_there(
+    exported: Exported, items: list[Any], tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(exported[2].path(), bundle)
+    device = {"mcu": EdgeProfile(cpus=1, memory_bytes=400 * MB, file_bytes=400 * MB, process=False)}
+    assert not edge.measure(device, bundle, items[:1], 200_000, 50_000)[0]["mobile_format"]
+    writing.add_mobile(bundle)
+    assert edge.measure(device, bundle, items[:1], 200_000, 50_000)[0]["mobile_format"]
 
 
 def test_devices_are_known_by_name_and_own_ones_come_first() -> None:

@@ -1,20 +1,24 @@
 """Evaluate on a tiny run: the report's contract, every model on the same rows, a control arm that may be missing."""
 
+import io
 from collections.abc import Callable
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from cluster.errors import ArtifactMissing, RecipeError
 from cluster.recipe import Recipe
 from cluster.store import Artifact
 from jobs import distill, evaluate, tasks
+from jobs.after.report import Report, show
 from jobs.measure import beyond
 
 CONTRACT = {
     "run", "recipe", "commit", "models", "primary_metric", "retention", "int8", "kv_share", "param_share", "stages",
     "curation", "gates", "seconds", "speedup", "control_gain", "dead_letters", "not_measured", "evaluate_seconds",
+    "engines",
     *beyond.PARTS,
 }  # fmt: skip
 
@@ -128,6 +132,33 @@ def test_noise_money_and_devices_are_told_for_the_served_student(values: dict[st
     assert 0 < cost["student"] <= cost["student_with_deferrals"] and cost["teacher"] > 0
     assert [one["profile"] for one in values["edge"]] == ["rpi4"] and values["edge"][0]["fits"]
     assert set(values["cost"]["engines"]) == {"teacher", "student", "student_int8"}
+
+
+def test_engines_of_the_recipe_stand_beside_the_served_one_on_the_same_rows(
+    tiny_run: Any, tiny_recipe: Callable[..., Recipe], values: dict[str, Any]
+) -> None:
+    assert values["engines"] is None and "evaluate.engines" in values["not_measured"]["engines"]
+    recipe = tiny_recipe(
+        "evaluate.engines={openvino: [static, weights], torch: [float32]}", "evaluate.edge=[]", "evaluate.max_rows=30",
+        "evaluate.robustness=null", "evaluate.calibration_rows=0", "evaluate.golden_rows=8", "evaluate.transfer_rows=0",
+    )  # fmt: skip
+    artifact = tiny_run.carry_out(evaluate.STEP, recipe)
+    found = evaluate.report_of(artifact)
+    rows, served = found["engines"], found["models"]["student_int8"]
+    assert list(rows) == ["student_int8", "openvino_static", "openvino_weights", "torch_float32"]
+    assert rows["student_int8"]["metrics"] == served["metrics"]
+    assert rows["student_int8"]["latency_ms"] == served["latency_ms"]
+    assert rows["student_int8"]["agreement_float"] == found["int8"]["agreement"]
+    assert rows["torch_float32"]["agreement_float"] == 1.0 and rows["torch_float32"]["engine"].startswith("torch 2.")
+    assert all(set(one["latency_ms"]) == {"p50", "p95", "p99"} and one["bytes"] > 0 for one in rows.values())
+    assert all(type(one["batch_invariant"]) is bool for one in rows.values())
+    assert set(found["cost"]["engines"]) == {"teacher", "student", *rows}
+    assert set(found["models"]) == {"teacher", "student", "student_int8", "control", "baseline"}
+    text = (artifact.path() / "report.html").read_text()
+    assert "Engines side by side" in text and "openvino 2026" in text
+    stream = io.StringIO()
+    Console(file=stream, width=160).print(show(Report(found, artifact.path())))
+    assert "exact (served)" in stream.getvalue() and "torch 2." in stream.getvalue()
 
 
 def test_what_cannot_be_looked_at_is_refused_before_anything_runs(tiny_recipe: Callable[..., Recipe]) -> None:

@@ -1,6 +1,7 @@
 """Two reports side by side, the model card, and the documented schema, on the report of a real run."""
 
 import io
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -52,7 +53,7 @@ def test_a_report_beside_itself_moves_nothing_and_beside_another_says_what_moved
     same = compare.document(values, values)
     assert {row["change"] for row in same["rows"] if row["change"] is not None} == {0}
     assert same["recipe"] == []
-    other = evaluate.json.loads(evaluate.json.dumps(values))
+    other = json.loads(json.dumps(values))
     other["recipe"]["resolved"]["distill"]["batch_size"] = 7
     other["models"]["student_int8"]["latency_ms"]["p50"] *= 2
     other["gates"][0]["passed"] = not values["gates"][0]["passed"]

@@ -116,6 +116,18 @@ def test_the_table_names_models_numbers_gates_and_where_the_page_lies(report: Ar
     assert str(found.folder / "report.html") in text.replace("\n", "")
 
 
+def test_gates_are_written_in_the_unit_that_their_name_says() -> None:
+    said = {
+        ("latency_p95_ms", 1.26): "1.26 ms", ("memory_max_bytes", 78_696_448): "78.7 MB", ("retention_min", 0.993):
+        "99.3 %", ("int8_drop_max", 0.0004): "0.04 %", ("speedup_min", 1.64): "1.6x", ("above_control", 0.0316):
+        "+3.2 points", ("licence_allows", True): "yes", ("teacher_metric_min", 0.987): "0.987", ("kv_share_max", None):
+        wording.DASH,
+    }  # fmt: skip
+    assert {key: wording.limit(*key) for key in said} == said
+    money = {1.35e-05: "0.0000135", 0.0107: "0.0107", 2.5: "2.50", 0.0: "0", 12_345.6: "12,346"}
+    assert {value: wording.money(value) for value in money} == money
+
+
 def test_numbers_are_written_as_people_read_them() -> None:
     assert [wording.percent(0.9734), wording.percent(None), wording.points(0.021)] == [
         "97.3 %",

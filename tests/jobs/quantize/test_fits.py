@@ -24,6 +24,8 @@ from serving.bundle import seal
         ("language_model", ["export.engine=tensorrt", "export.scheme=static"], "does not take text_generation"),
         ("image_classification", ["export.engine=tensorrt"], "tensorrt cannot be built here"),
         ("digits", ["export.engine=openvino", "export.scheme=weights", "export.mobile=true"], "ONNX Runtime's format"),
+        ("digits", ["evaluate.engines={openvino: [weights, fast]}"], "evaluate.engines: engine openvino has no fast"),
+        ("digits", ["evaluate.engines={tensorrt: [float32]}"], "evaluate.engines: tensorrt does not take visual_qa"),
         ("digits", ["export.sign=true"], seal.PRIVATE),
         ("digits", ["export.encrypt=true"], seal.SECRET),
     ],
@@ -43,6 +45,7 @@ def test_what_cannot_work_is_refused_with_what_would(recipe: str, changes: list[
         ("text_classification", ["export.engine=torch", "export.scheme=bfloat16"]),
         ("image_classification", ["export.engine=openvino", "export.scheme=static"]),
         ("text_classification", ["export.scheme=[static, exact]"]),
+        ("digits", ["evaluate.engines={openvino: [weights, static], torch: [float32]}"]),
     ],
 )
 def test_what_can_work_is_let_through(recipe: str, changes: list[str]) -> None:

@@ -233,6 +233,44 @@ def test_a_damaged_bundle_ends_with_one_line_and_no_traceback(name: str, copied:
     assert name in ran.stderr
 
 
+def one_line(ran: "subprocess.CompletedProcess[str]") -> str:
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.count("\n") == 1 and ran.stderr.startswith("error: ")
+    return ran.stderr
+
+
+def test_a_description_that_is_whole_but_of_other_files_ends_with_one_line_too(copied: Path) -> None:
+    spec = json.loads((copied / "bundle.json").read_text())
+    for wrong in ({"kv_heads": 10**4}, {"max_new_tokens": "many"}):
+        (copied / "bundle.json").write_bytes(files.written(spec | wrong))
+        assert "bundle.json does not describe these files" in one_line(run(copied, "--self-test"))
+
+
+def test_a_text_that_is_no_utf_8_is_named(copied: Path) -> None:
+    command = [os.fsencode(sys.executable), os.fsencode(copied / "predict.py"), b"--text", b"even \xff"]
+    ran = subprocess.run(command, cwd=copied.parent, env={}, capture_output=True, text=True, check=False)
+    assert "cannot be written as UTF-8" in one_line(ran)
+
+
+def test_an_interpreter_without_what_a_bundle_needs_is_told_so(copied: Path) -> None:
+    command = [sys.executable, "-S", "-E", copied / "predict.py", "--self-test"]  # -S: no site-packages
+    ran = subprocess.run(command, cwd=copied.parent, env={}, capture_output=True, text=True, check=False)
+    assert "numpy is not installed" in one_line(ran)
+
+
+def test_a_replaced_predict_py_is_named_by_one_that_is_trusted(copied: Path, bundle: Path) -> None:
+    whole = run(bundle, "--verify", "--bundle", str(copied))
+    assert whole.returncode == 0, whole.stderr
+    told = json.loads(whole.stdout)
+    assert told["verified"] and told["signature"] == "none" and told["signed_by"] is None
+    assert told["files"] == len(json.loads((copied / "bundle.json").read_text())["files"])
+    (copied / "predict.py").write_text("print('{\"verified\": true}')\n")
+    root = Path(__file__).resolve().parents[3]
+    command = [sys.executable, "-m", "serving.bundle.predict", "--verify", "--bundle", copied]
+    ran = subprocess.run(command, cwd=root, env={}, capture_output=True, text=True, check=False)
+    assert "predict.py: sha256" in one_line(ran)
+
+
 def test_the_self_test_asks_the_golden_samples_inside_the_bundle(
     copied: Path, exported: tuple[Recipe, Store, Artifact]
 ) -> None:
