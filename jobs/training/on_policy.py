@@ -27,10 +27,16 @@ READ_TARGETS = ("cross_entropy", "decoupled_kd")
 
 @dataclass(frozen=True)
 class Draw:
-    """One on-policy step: how texts are written, and the seed of its rows' random streams."""
+    """One on-policy step: how texts are written, and the seed of its rows' random streams; `rows` are their numbers in
+    the whole table where columns hold those of the step alone."""
 
     section: OnPolicy
     seed: tuple[int, ...]
+    rows: tuple[int, ...] | None = None
+
+    def numbered(self, places: np.ndarray) -> list[tuple[int, int]]:
+        """Pairs (place in the columns, number that the row's random stream follows from)."""
+        return list(zip(places.tolist(), self.rows or places.tolist(), strict=True))
 
 
 @runtime_checkable

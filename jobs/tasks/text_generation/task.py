@@ -255,7 +255,7 @@ class TextGeneration:
     ) -> Mapping[str, Tensor]:
         """See `jobs.training.on_policy.Generative`."""
         tokenizer = written.tokenizer_of(self.vocabulary.tokenizer, self.vocabulary.ends)
-        prompts = live.beginnings(columns, rows, self.continues, draw.seed)
+        prompts = live.beginnings(columns, rows, self.continues, draw)
         own = live.written(student, tokenizer, prompts, draw, rows)
         batch = text_generation_rows.batch(own, np.arange(len(rows)))
         seed = int(np.random.default_rng([*draw.seed, *rows.tolist()]).integers(1 << 62))
