@@ -34,9 +34,9 @@ class Draw:
     seed: tuple[int, ...]
     rows: tuple[int, ...] | None = None
 
-    def numbered(self, places: np.ndarray) -> list[tuple[int, int]]:
-        """Pairs (place in the columns, number that the row's random stream follows from)."""
-        return list(zip(places.tolist(), self.rows or places.tolist(), strict=True))
+    def numbers(self, places: np.ndarray) -> list[int]:
+        """What the random streams of the rows at these places follow from."""
+        return places.tolist() if self.rows is None else list(self.rows)
 
 
 @runtime_checkable

@@ -42,6 +42,7 @@ def check(at: str, root: str) -> None:
 
 def write(uri: str, columns: Columns) -> Columns:
     """Write every column of several numbers per row and return the others, which are the index."""
+    _reader.cache_clear()
     wide = {name: values for name, values in columns.items() if values.ndim > 1}
     row_bytes = sum(values[:1].nbytes for values in wide.values())
     size, count = max(1, BLOCK_BYTES // max(1, row_bytes)), table.rows(columns)
@@ -105,7 +106,8 @@ def _pipeline(plan: np.ndarray, uri: str) -> Iterator[pa.Table]:
     parts = [plan[at : at + STEPS_OF_A_TASK] for at in range(0, len(plan), STEPS_OF_A_TASK)]
     asked = ray.data.from_arrow([pa.table({"row": part.reshape(-1)}) for part in parts])
     read: Any = functools.partial(_read, uri=uri)
-    found = asked.map_batches(read, batch_size=None, batch_format="pyarrow", num_cpus=0, concurrency=TASKS_AT_ONCE)
+    tasks = min(TASKS_AT_ONCE, len(parts))
+    found = asked.map_batches(read, batch_size=None, batch_format="pyarrow", num_cpus=0, concurrency=tasks)
     yield from found.iter_batches(batch_size=plan.shape[1], batch_format="pyarrow", prefetch_batches=2)
 
 
