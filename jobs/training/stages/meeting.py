@@ -64,9 +64,9 @@ def arrange(stage: Stage, sides: Sides, pairs: Sequence[Sequence[int]]) -> Meeti
     Raises RecipeError where a map asks for layers that are not there, or a loss for attention that no layer has.
     """
     needs = {name for term in stage.losses for name in LOSSES[term.name].needs}
-    masked = "masked_logits_MV" in needs
+    masked, slopes = "masked_logits_MV" in needs, "student_slopes" in needs
     if stage.layers is None:
-        return Meeting(View(masked=masked), View())
+        return Meeting(View(masked=masked, slopes=slopes), View(slopes=slopes))
     task, section = sides.task, stage.layers
     assert isinstance(task, tasks.Layered)
     student = len(task.blocks(sides.network))
@@ -76,8 +76,8 @@ def arrange(stage: Stage, sides: Sides, pairs: Sequence[Sequence[int]]) -> Meeti
     own, theirs = (tuple(int(pair[side]) for pair in chosen) for side in (0, 1))
     attention = _attention(task.blocks(sides.network)[0], needs)
     return Meeting(
-        View(own, attention, tuple(section.student_heads), masked),
-        View(theirs, attention, tuple(section.teacher_heads)),
+        View(own, attention, tuple(section.student_heads), masked, slopes),
+        View(theirs, attention, tuple(section.teacher_heads), slopes=slopes),
         tuple(zip(own, theirs, strict=True)),
         () if sides.teacher is not None else tuple(there.index(number) for number in theirs),
     )
