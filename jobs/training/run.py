@@ -43,9 +43,14 @@ def train_arm(work: Work, arm: Arm) -> Trained:
     trained = run_ray(job, arm.name, str(work.draft.scratch))
     shutil.copytree(trained.weights, target / "hf")
     (target / "history.json").write_text(json.dumps(dict(trained.progress)))
+    forget(job)
+    return trained
+
+
+def forget(job: Job) -> None:
+    """Remove what a finished job has left outside its draft: the rows that were streamed."""
     if job.rows_at is not None:
         streamed.remove(job.rows_at)
-    return trained
 
 
 def job_of(work: Work, arm: Arm) -> Job:
@@ -84,8 +89,9 @@ def curve_to(work: Work, arm: Arm) -> Target | None:
 
 
 def _write_once(path: Path, columns: Columns, rows_at: str | None = None) -> None:
-    """Write a table, or with `rows_at` its rows there and then its index: where that is, all of them are."""
-    if not path.is_file():
+    """Write a table, or with `rows_at` its rows there and then its index: where both are, all of them are."""
+    if not path.is_file() or (rows_at is not None and not streamed.there(rows_at)):
+        path.unlink(missing_ok=True)
         aside = path.with_suffix(".new")
         table.write(aside, columns if rows_at is None else streamed.write(rows_at, columns))
         aside.replace(path)

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 import pyarrow as pa
@@ -26,9 +27,12 @@ BLOCK_ROWS = b"block_rows"
 
 
 def place(root: str, *keys: str) -> str:
-    """The file of some packed rows below `root`, a folder or a URI; relative folders are of this process."""
-    whole = root.rstrip("/") if "://" in root else str(Path(root).expanduser().resolve())
-    return "/".join([whole, *keys])
+    """The file of some packed rows below `root`, a folder or a URI (whose query, as an endpoint, stays at its end);
+    relative folders are of this process."""
+    if "://" not in root:
+        return str(Path(root).expanduser().resolve().joinpath(*keys))
+    parts = urlsplit(root)
+    return urlunsplit(parts._replace(path="/".join([parts.path.rstrip("/"), *keys])))
 
 
 def check(at: str, root: str) -> None:
@@ -57,10 +61,16 @@ def write(uri: str, columns: Columns) -> Columns:
     return {name: values for name, values in columns.items() if values.ndim == 1}
 
 
+def there(uri: str) -> bool:
+    """Whether the file is there; it may be cut short where a writer was killed."""
+    system, path = _system(uri)
+    return bool(system.get_file_info(path).is_file)
+
+
 def remove(uri: str) -> None:
     """Remove the file; none there is no error."""
     system, path = _system(uri)
-    if system.get_file_info(path).is_file:
+    if there(uri):
         system.delete_file(path)
 
 

@@ -119,6 +119,20 @@ def test_ray_data_reads_ahead_in_the_order_of_the_plan(
 
 
 @pytest.mark.slow
+def test_rows_of_a_bucket_are_read_by_tasks_on_any_node(
+    columns: dict[str, np.ndarray], s3_uri: str, ray_cluster: ResourcesSection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed, "BLOCK_BYTES", 1000)
+    uri = streamed.place(s3_uri.replace("s3://", "s3://a:b@"), "rows.arrow")  # tasks have not this process's keys
+    streamed.write(uri, columns)
+    plan = np.random.default_rng(1).integers(0, 100, (20, 6))
+    shapes = streamed.shapes_of(uri)
+    found = [streamed.unpacked(step, shapes)["logits"] for step in streamed.ahead(plan, uri)]
+    np.testing.assert_array_equal(np.stack(found), columns["logits"][plan])
+    streamed.remove(uri)
+
+
+@pytest.mark.slow
 def test_a_step_whose_rows_are_streamed_through_ray_makes_the_artifact_of_the_mapped_one(
     tiny_digits: MakeRecipe, tmp_path: Path, ray_cluster: ResourcesSection
 ) -> None:
@@ -135,7 +149,15 @@ def test_a_step_whose_rows_are_streamed_through_ray_makes_the_artifact_of_the_ma
         found = train_arm(Work(away, store, {}, draft), arms[1])
         assert_same(found, mapped)
         assert (draft.scratch / "fit.progress").is_file(), "jobs.progress looks for it"
-    assert not list((tmp_path / "bucket").rglob("*.arrow")), "what is done is removed"
+        assert not list((tmp_path / "bucket").rglob("*.arrow")), "what is done is removed"
+        again = job_of(Work(away, store, {}, draft), arms[1])  # killed before it was committed
+        assert run_local(again, tmp_path / "again").progress["curve"] == mapped.progress["curve"]
+
+
+def test_rows_lie_below_their_place_whatever_it_is(tmp_path: Path) -> None:
+    assert streamed.place(str(tmp_path / "a"), "b", "c") == str(tmp_path / "a" / "b" / "c")
+    assert streamed.place("s3://bucket/rows/", "b", "c") == "s3://bucket/rows/b/c"
+    assert streamed.place("s3://bucket?region=r&scheme=http", "b") == "s3://bucket/b?region=r&scheme=http"
 
 
 def test_a_place_that_is_none_is_refused_before_anything_starts(tiny_digits: MakeRecipe) -> None:
