@@ -2,8 +2,11 @@
 
 import copy
 import os
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +73,54 @@ def ray_cluster() -> Iterator[ResourcesSection]:
     session.connect(resources)
     yield resources
     session.disconnect()
+
+
+S3_KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_EC2_METADATA_DISABLED": "true"}
+S3_START_S = 60
+
+
+def moto_server() -> str:
+    """An S3 server from a virtual environment of its own: `pip install 'moto[s3]' flask flask-cors`, its `moto_server`
+    beside this Python, or named by $RAYDISTILL_MOTO. Skips where there is none."""
+    named = os.environ.get("RAYDISTILL_MOTO")
+    beside = Path(sys.executable).parent / "moto_server"
+    found = named or (str(beside) if beside.is_file() else None)  # another one on the PATH may be too old to answer
+    if not found:
+        pytest.skip("no moto_server (an S3 server): see moto_server in tests/conftest.py")
+    return found
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """host:port of a running S3 server with the bucket "bucket"."""
+    command = moto_server()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [command, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    until = time.monotonic() + S3_START_S
+    while True:
+        try:
+            direct.open(f"http://127.0.0.1:{port}/moto-api/", timeout=2).close()
+            break
+        except OSError:
+            assert time.monotonic() < until and server.poll() is None
+            time.sleep(0.1)
+    direct.open(urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT"), timeout=10).close()
+    yield f"127.0.0.1:{port}"
+    server.terminate()
+    server.wait()
+
+
+@pytest.fixture
+def s3_uri(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A place of this test's own in the bucket; its keys are in the environment."""
+    for name, value in S3_KEYS.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://bucket/{abs(hash(request.node.name))}?endpoint_override={s3_endpoint}&scheme=http&region=us-east-1"
 
 
 VISUAL_RECIPE: dict[str, Any] = {

@@ -24,7 +24,7 @@ from jobs.before import teacher_exam, worth
 from jobs.step import Step, Work
 from jobs.training import health
 from jobs.training.loop import Job, train
-from jobs.training.run import job_of
+from jobs.training.run import forget, job_of
 from tuning.reporting import Tell, TrialIo, steps_of
 from tuning.space import Point, Space
 
@@ -49,10 +49,13 @@ def body(work: Work, tell: Tell) -> None:
         progress = train(io, job)
     except SystemExit:  # the search stops this trial: nothing goes on from here
         shutil.rmtree(work.draft.scratch)
+        forget(job)
         raise
     if progress["status"] != "done":
         shutil.rmtree(work.draft.scratch)
+        forget(job)
         raise StepFailed("trial", progress["reason"], health.ADVICE[progress["status"]])
+    forget(job)
     trained = time.perf_counter() - started
     newest = io.last_checkpoint()
     assert newest is not None

@@ -37,6 +37,14 @@ class EngineSection(Section):
     offload_optimizer: bool = Field(
         False, description="Optimizer state in main memory, stepped there (DeepSpeed CPUAdam, needs a C++ compiler)."
     )
+    stream_from: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder or URI (s3://bucket/rows) that every worker reaches: rows are packed there and read ahead "
+        "by Ray Data, for caches larger than a node's disk; the batches are the same. null: memory-mapped from the "
+        "scratch folder.",
+        json_schema_extra=NOT_IDENTITY,
+    )
     gradient_clip: float = Field(1.0, ge=0.0, description="Largest global gradient norm (L2); 0: no clipping.")
     gradient_max: float | None = Field(
         1e6,

@@ -22,7 +22,7 @@ from cluster.store import Artifact, Store
 from jobs import curate, distill, fit, generate
 from jobs.before import teacher_exam, worth
 from jobs.step import Step, Work
-from jobs.training.run import job_of
+from jobs.training.run import forget, job_of
 from jobs.training.runner import run_local
 from jobs.training.sampler import steps_of
 from jobs.training.table import read
@@ -93,6 +93,7 @@ def _student(work: Work) -> None:
     job = replace(job, engine=job.engine.model_copy(update=alone), curve_to=None, store=None)
     started = time.perf_counter()
     trained = run_local(job, work.draft.scratch / "training")
+    forget(job)
     training_s = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:
         measured = worth.measure(work, trained.weights, Path(folder) / "bundle", Path(job.validation))

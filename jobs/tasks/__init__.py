@@ -104,6 +104,15 @@ class Masking(Protocol):
         """Logits [M, V] at masked positions and the tokens int64 [M] that stood there, drawn from torch's generator."""
 
 
+@runtime_checkable
+class Sloped(Protocol):
+    """A task whose teacher and student read one input as it is, of real numbers: what loss input_gradient reads."""
+
+    @property
+    def sloped_input(self) -> str:
+        """Its name in `Task.batch`."""
+
+
 def of(recipe: Recipe) -> Task:
     """The task object of a recipe; cheap, loads no data."""
     if recipe.task == "text_generation":

@@ -23,30 +23,29 @@ from torch import Tensor, nn
 
 from cluster import schema
 from cluster.canonical import digest
-from cluster.errors import MismatchError, RecipeError
+from cluster.errors import RecipeError
 from cluster.recipe import ModelSection, Recipe
 from jobs.data import augment, pictures, tabular
 from jobs.data.augment import encoded
 from jobs.data.picture_views import Views, views
 from jobs.tasks import image_models
+from jobs.tasks.one_label import SLICE, OneLabel, scores, true_classes
 from jobs.tasks.soft_labels import likeliest, soft_columns, teacher_signals
-from jobs.tasks.text_classification import scores
 from jobs.training.table import Columns
 from serving.bundle.image_classes import Frame, read, values
 from serving.models import image_nets
 
-SLICE = "all"
 THUMBNAIL = 16  # pixels a side of what the diversity of a set is judged by
 
 
-class ImageClassification:
-    """`jobs.tasks.Task` for pictures with one label each; soft labels are dense over the classes."""
+class ImageClassification(OneLabel):
+    """`jobs.tasks.Task` for pictures with one label each."""
 
-    slices: Sequence[str] = (SLICE,)
+    network = "a picture classifier"
+    sloped_input = "pixels"
 
     def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        self.hidden_layer = recipe.generate.hidden_layer
+        super().__init__(recipe)
         self.pictures = pictures.Pictures.parse(recipe.data.params, at="data.params")
         self.views = Views.parse(recipe.generate.views, at="generate.views")
 
@@ -92,11 +91,6 @@ class ImageClassification:
         augment.check(recipe.generate.augment, ["image"])
         _ = self.rows
 
-    @property
-    def classes(self) -> Sequence[str]:
-        """See `Task.classes`."""
-        return self.rows.classes
-
     def data_identity(self) -> dict[str, Any]:
         """See `Task.data_identity`: the hash of every data file (pictures that a table names by path are not in it)."""
         own = {name: image_models.identity(section) for name, section in
@@ -108,14 +102,6 @@ class ImageClassification:
     def framing(self) -> dict[str, Any]:
         """See `Task.framing`; `check` refuses teachers that write."""
         return {"labels": list(self.rows.classes)}
-
-    def dead_letters(self) -> list[dict[str, Any]]:
-        """See `Task.dead_letters`."""
-        return tabular.dead_letters(self.rows)
-
-    @property
-    def _seed(self) -> int:
-        return self.recipe.seed + self.recipe.generate.seed
 
     def requests(self, split: str) -> pa.Table:
         """See `Task.requests`; a view names its picture (`parent`) and its kind (`template`).
@@ -132,7 +118,7 @@ class ImageClassification:
             for pixels, truth, number in zip(pixels_RSSC, truths, numbers, strict=True)
         ]
         plain = [row["sample_id"] for row in asked]
-        for view, seen_RSSC, mixed_R in views(pixels_RSSC, self.views, self._seed) if split == "train" else ():
+        for view, seen_RSSC, mixed_R in views(pixels_RSSC, self.views, self.sample_seed) if split == "train" else ():
             asked += [
                 self._request(split, pixels, number, view)
                 | ({"template": "mixed"} if mixed else {"template": "moved", **truth})
@@ -141,12 +127,12 @@ class ImageClassification:
             ]
         table = schema.conform(pa.Table.from_pylist(asked, schema.schema("requests")), "requests")
         if split == "train":
-            table = augment.extended(table, self.recipe.generate.augment, self._seed)
+            table = augment.extended(table, self.recipe.generate.augment, self.sample_seed)
             table = table.slice(0, self.recipe.generate.samples or len(table))  # pictures as they are come first
         return table
 
     def _request(self, split: str, pixels_SSC: np.ndarray, number: int, view: int) -> dict[str, Any]:
-        temperature, seed = self.recipe.generate.temperature, self._seed
+        temperature, seed = self.recipe.generate.temperature, self.sample_seed
         image = encoded(pixels_SSC[..., 0] if self.frame.channels == 1 else pixels_SSC)
         return {
             "sample_id": digest([image.hex(), split, number, view, temperature, seed])[:16], "split": split,
@@ -156,10 +142,7 @@ class ImageClassification:
 
     def fit_columns(self) -> Columns:
         """See `Task.fit_columns`: `fit.samples` of the labelled pictures, each beside its `fit.views`."""
-        rows, count = self.rows.splits["train"], self.recipe.fit.samples
-        if count and count < len(rows.inputs):
-            chosen = np.random.default_rng([self.recipe.seed, count]).permutation(len(rows.inputs))[:count]
-            rows = rows.take(np.sort(chosen))
+        rows = self.fit_rows()
         plain_RSSC = _stacked(rows.inputs, self.frame)
         own = Views.parse(self.recipe.fit.views)
         parts = [plain_RSSC, *(seen for _, seen, _ in views(plain_RSSC, own, self.recipe.seed))]
@@ -174,10 +157,7 @@ class ImageClassification:
         """See `Task.pack`. Raises MismatchError when a row without a true label is to be packed with one."""
         pixels_RSSC = _stacked([read(own[0], self.frame) for own in samples["images"].to_pylist()], self.frame)
         if true_labels or labels is None:
-            if samples["label"].null_count:
-                got = f"{samples['label'].null_count} rows"
-                raise MismatchError("rows without a true label", got=got, expected="none")
-            return _columns(pixels_RSSC, samples["label"].to_numpy())
+            return _columns(pixels_RSSC, true_classes(samples))
         signals = soft_columns(labels, 1)
         return _columns(pixels_RSSC, likeliest(signals)) | signals
 
@@ -211,14 +191,6 @@ class ImageClassification:
         """See `Task.hidden_size`."""
         return int(network.head.in_features)  # type: ignore[union-attr,arg-type]
 
-    def kv_bytes(self, network: nn.Module) -> int:
-        """See `Task.kv_bytes`: a picture classifier keeps nothing."""
-        return 0
-
-    def merge_kv(self, network: nn.Module, heads: int) -> nn.Module:
-        """See `Task.merge_kv`; `check` refuses a recipe that asks for it."""
-        raise RecipeError("kv_heads: a picture classifier has no key/value cache", got=heads, expected="null")
-
     def batch(self, columns: Columns, rows: np.ndarray) -> dict[str, Tensor]:
         """See `Task.batch`; `pixels` float32 [B, C, S, S]."""
         arrays = {
@@ -226,10 +198,6 @@ class ImageClassification:
             "targets": columns["target"][rows].astype(np.int64),
         } | dict(teacher_signals(columns, rows, np.ones((len(rows), 1), bool)))
         return {name: torch.from_numpy(value) for name, value in arrays.items()}
-
-    def positions(self, columns: Columns, rows: np.ndarray) -> int:
-        """See `Task.positions`: one per row."""
-        return len(rows)
 
     def scored(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """See `Task.scored`: logits [B, V] and pooled features [B, F]."""

@@ -22,20 +22,19 @@ from torch import Tensor, nn
 
 from cluster import schema
 from cluster.canonical import digest
-from cluster.errors import MismatchError, RecipeError
+from cluster.errors import RecipeError
 from cluster.recipe import ModelSection, Recipe
 from cluster.recipe.base import Section
 from jobs.data import augment, tabular
 from jobs.data.variants import Views, variants
 from jobs.tasks import masking, text_models
+from jobs.tasks.one_label import SLICE, OneLabel, scores, true_classes
 from jobs.tasks.soft_labels import likeliest, soft_columns, teacher_signals
 from jobs.training.table import Columns
 from serving import teachers
 from serving.bundle.texts import encode_text
 from serving.models import encoder, layers, weights
 from serving.teachers.labelling import QUESTION, template
-
-SLICE = "all"
 
 
 class Texts(Section):
@@ -50,14 +49,13 @@ class Texts(Section):
     )
 
 
-class TextClassification:
-    """`jobs.tasks.Task` for texts with one label each; soft labels are dense over the classes."""
+class TextClassification(OneLabel):
+    """`jobs.tasks.Task` for texts with one label each."""
 
-    slices: Sequence[str] = (SLICE,)
+    network = "an encoder"
 
     def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        self.hidden_layer = recipe.generate.hidden_layer
+        super().__init__(recipe)
         self.texts = Texts.parse(recipe.data.params, at="data.params")
         self.views = Views.parse(recipe.generate.views, at="generate.views")
 
@@ -105,11 +103,6 @@ class TextClassification:
         _ = self.rows
         text_models.check_weights(recipe, self._base, self.tokenizer, self.texts.max_tokens)
 
-    @property
-    def classes(self) -> Sequence[str]:
-        """See `Task.classes`."""
-        return self.rows.classes
-
     def data_identity(self) -> dict[str, Any]:
         """See `Task.data_identity`: the hash of every data file, and of the weights that are files here."""
         fitted = self.recipe.teacher.architecture not in teachers.KINDS
@@ -122,10 +115,6 @@ class TextClassification:
     def framing(self) -> dict[str, Any]:
         """See `Task.framing`."""
         return {"labels": list(self.rows.classes), "question": self.texts.question}
-
-    def dead_letters(self) -> list[dict[str, Any]]:
-        """See `Task.dead_letters`."""
-        return tabular.dead_letters(self.rows)
 
     def requests(self, split: str) -> pa.Table:
         """See `Task.requests`; a variant names its row (`parent`), its kind (`template`) and has no true label.
@@ -142,22 +131,18 @@ class TextClassification:
         for text, label, number in zip(texts, labels, numbers, strict=True):
             truth = {"label": label, "label_name": self.rows.classes[label]} if label >= 0 else {}
             asked.append(self._request(split, text, number, 0) | truth)
-        made = variants(texts, self.views, self._seed) if split == "train" else []
+        made = variants(texts, self.views, self.sample_seed) if split == "train" else []
         for one in made:
             origin = {"template": one.kind, "parent": asked[one.row]["sample_id"]}
             asked.append(self._request(split, one.text, numbers[one.row], one.view) | origin)
         table = schema.conform(pa.Table.from_pylist(asked, schema.schema("requests")), "requests")
         if split == "train":
-            table = augment.extended(table, generate.augment, self._seed)
+            table = augment.extended(table, generate.augment, self.sample_seed)
             table = table.slice(0, generate.samples or len(table))  # rows as they are come first
         return table
 
-    @property
-    def _seed(self) -> int:
-        return self.recipe.seed + self.recipe.generate.seed
-
     def _request(self, split: str, text: str, number: int, view: int) -> dict[str, Any]:
-        temperature, seed = self.recipe.generate.temperature, self._seed
+        temperature, seed = self.recipe.generate.temperature, self.sample_seed
         return {
             "sample_id": digest([text, split, number, view, temperature, seed])[:16], "split": split, "slice": SLICE,
             "prompt": text, "seed_row": number, "view": view, "draw": 0, "temperature": temperature, "seed": seed,
@@ -165,11 +150,7 @@ class TextClassification:
 
     def fit_columns(self) -> Columns:
         """See `Task.fit_columns`."""
-        rows, count = self.rows.splits["train"], self.recipe.fit.samples
-        if count and count < len(rows.inputs):
-            rows = rows.take(
-                np.sort(np.random.default_rng([self.recipe.seed, count]).permutation(len(rows.inputs))[:count])
-            )
+        rows = self.fit_rows()
         return self._columns(rows.inputs, rows.labels)
 
     def validation_columns(self) -> Columns:
@@ -181,11 +162,7 @@ class TextClassification:
         """See `Task.pack`. Raises MismatchError when a row without a true label is to be packed with one."""
         texts = samples["prompt"].to_pylist()
         if true_labels or labels is None:
-            if samples["label"].null_count:
-                raise MismatchError(
-                    "rows without a true label", got=f"{samples['label'].null_count} rows", expected="none"
-                )
-            return self._columns(texts, samples["label"].to_numpy())
+            return self._columns(texts, true_classes(samples))
         signals = soft_columns(labels, 1)
         return self._columns(texts, likeliest(signals)) | signals
 
@@ -237,14 +214,6 @@ class TextClassification:
         """See `Task.hidden_size`."""
         return int(network.config.hidden_size)  # type: ignore[union-attr,arg-type]
 
-    def kv_bytes(self, network: nn.Module) -> int:
-        """See `Task.kv_bytes`: an encoder keeps nothing."""
-        return 0
-
-    def merge_kv(self, network: nn.Module, heads: int) -> nn.Module:
-        """See `Task.merge_kv`; `check` refuses a recipe that asks for it."""
-        raise RecipeError("kv_heads: an encoder has no key/value cache", got=heads, expected="null")
-
     def batch(self, columns: Columns, rows: np.ndarray) -> dict[str, Tensor]:
         """See `Task.batch`; rows are padded on the right to the longest of them."""
         length_B = columns["length"][rows]
@@ -255,10 +224,6 @@ class TextClassification:
             "targets": columns["target"][rows].astype(np.int64),
         } | dict(teacher_signals(columns, rows, np.ones((len(rows), 1), bool)))
         return {name: torch.from_numpy(value) for name, value in arrays.items()}
-
-    def positions(self, columns: Columns, rows: np.ndarray) -> int:
-        """See `Task.positions`: one per row."""
-        return len(rows)
 
     def scored(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """See `Task.scored`."""
@@ -284,11 +249,3 @@ class TextClassification:
         rows = [ids[:length] for ids, length in zip(columns["ids"], columns["length"], strict=True)]
         logits_RC, _ = encoder.run(network, rows)
         return scores(columns["target"], logits_RC.argmax(-1))
-
-
-def scores(truth_R: np.ndarray, given_R: np.ndarray) -> dict[str, float]:
-    """`accuracy` and `macro_f1` (classes that do not occur in `truth_R` are left out), both 0 to 1."""
-    size = int(max(truth_R.max(), given_R.max())) + 1
-    hits, true, said = (np.bincount(part, minlength=size) for part in (truth_R[truth_R == given_R], truth_R, given_R))
-    f1 = 2 * hits[true > 0] / (true + said)[true > 0]
-    return {"accuracy": float((truth_R == given_R).mean()), "macro_f1": float(f1.mean())}

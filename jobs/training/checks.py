@@ -6,7 +6,7 @@ import shutil
 
 from cluster.errors import RecipeError, ResourceError
 from cluster.recipe import EngineSection, Recipe
-from jobs.training import recompute
+from jobs.training import recompute, streamed
 
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -36,6 +36,8 @@ def check(recipe: Recipe) -> None:
             )  # fmt: skip
         if engine.offload_optimizer:
             compiler(at)
+        if engine.stream_from is not None:
+            streamed.check(f"{at}.engine.stream_from", engine.stream_from)
         if engine.log_to:
             tools(at, engine)
         if engine.activation_checkpointing:

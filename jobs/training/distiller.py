@@ -7,31 +7,35 @@ C channels, h w height and width of a map, M masked tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from jobs import tasks
+from jobs.training.losses.input_gradient import gradient_of
 from serving.models import layers
 
 
 @dataclass(frozen=True)
 class View:
     """What to look at beside logits and the last state: layer numbers, and of these attention and projections (of
-    `heads`; empty: all); masked tokens."""
+    `heads`; empty: all); masked tokens; slopes by the input."""
 
     numbers: tuple[int, ...] = ()
     attention: bool = False
     heads: tuple[int, ...] = ()
     masked: bool = False
+    slopes: bool = False
 
 
 def look(task: tasks.Task, network: nn.Module, batch: Mapping[str, Tensor], view: View) -> dict[str, Any]:
     """`logits` [Q, V], `hidden` [Q, W] and `layers`: per number of the view a dict of `features` [Q, W] (or a map
-    [B, C, h, w]), `maps` (attention [B, N, S, S], or that map) and `projections`.
+    [B, C, h, w]), `maps` (attention [B, N, S, S], or that map) and `projections`; with the view's slopes `slopes`.
     """
+    if view.slopes:
+        return _sloped(task, network, batch, view)
     if not view.numbers:
         logits_QV, hidden_QW = task.scored(network, batch)
         return {"logits": logits_QV, "hidden": hidden_QW, "layers": []}
@@ -46,6 +50,24 @@ def look(task: tasks.Task, network: nn.Module, batch: Mapping[str, Tensor], view
             one |= _attention(network, own.projections, batch, view.heads)
         shown.append(one)
     return {"logits": logits_QV, "hidden": hidden_QW, "layers": shown}
+
+
+def _sloped(task: tasks.Task, network: nn.Module, batch: Mapping[str, Tensor], view: View) -> dict[str, Any]:
+    """`look` with `slopes`, of the input's shape; where gradients are off all of it is detached."""
+    assert isinstance(task, tasks.Sloped)
+    own, learning = batch[task.sloped_input].detach().requires_grad_(), torch.is_grad_enabled()
+    with torch.enable_grad():
+        shown = look(task, network, {**batch, task.sloped_input: own}, replace(view, slopes=False))
+        shown |= {"slopes": gradient_of(shown["logits"], batch["targets"], own)}
+    return shown if learning else _detached(shown)
+
+
+def _detached(shown: Any) -> Any:
+    if isinstance(shown, dict):
+        return {name: _detached(value) for name, value in shown.items()}
+    if isinstance(shown, list):
+        return [_detached(value) for value in shown]
+    return shown.detach() if isinstance(shown, Tensor) else shown
 
 
 def _attention(

@@ -65,6 +65,8 @@ class Feed:
             masked_logits_MV=masked[0],
             masked_targets_M=masked[1],
             mask_BS=batch["attention_mask"].bool() if self.meeting.own.attention else None,
+            student_slopes=outputs.get("slopes"),
+            teacher_slopes=teacher.get("slopes"),
             pairs=self._pairs(outputs, lifted, teacher["layers"] or self._cached(batch)),
         )
 

@@ -11,13 +11,15 @@ import json
 import logging
 import random
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +32,7 @@ from jobs.training.accumulate import Seen, Update
 from jobs.training.distiller import Distiller
 from jobs.training.engine import Engine, schedule_at
 from jobs.training.feeding import Feed, start_weights
+from jobs.training.rows import Shown, held
 from jobs.training.sampler import plan_of, pool_of
 from jobs.training.stages.keeping import Keeper
 from jobs.training.stages.meeting import Sides, adapters_of, arrange
@@ -56,12 +59,16 @@ class Io(Protocol):
     def report(self, metrics: Mapping[str, Any], folder: Path) -> None:
         """Make `folder` the newest checkpoint."""
 
+    def stream(self, plan: np.ndarray, uri: str) -> Iterator[pa.Table]:
+        """What `streamed.fetch` gives for each step of a plan, in its order."""
+
 
 @dataclass(frozen=True)
 class Job:
     """One training run: `initial` weights (HF folder), packed `table` and `validation` files, and the stages.
 
-    `teacher` is its folder, opened only for a stage that runs it beside the student.
+    `teacher` is its folder, opened only for a stage that runs it beside the student. `rows_at` is where rows are
+    streamed from, then `table` is their index (`jobs.training.streamed`).
     """
 
     recipe: Recipe
@@ -76,6 +83,7 @@ class Job:
     teacher: str | None = None
     curve_to: curves.Target | None = None
     own_seed: int | None = None
+    rows_at: str | None = None
     store: Store | None = None  # where a pause of the model is looked for; None: nowhere
 
     @property
@@ -111,15 +119,17 @@ class _Run:
 
     def __init__(self, io: Io, job: Job) -> None:
         self.io, self.job, self.task = io, job, tasks.of(job.recipe)
-        self.columns, self.validation = table.read(Path(job.table)), table.read(Path(job.validation))
+        self.held = held(Path(job.table), job.rows_at, io.stream)
+        self.validation = table.read(Path(job.validation))
         self.progress, self.resumed = Progress.restore(io.last_checkpoint())
         self.network = self.task.load(str(self.resumed / "hf") if self.resumed else job.initial)
         self.written: Mapping[str, Tensor] | None = None
+        self.shown: Shown = ({}, np.arange(0))  # this rank's rows of the step
         self.pulse = health.Pulse(job.engine)
         self.curve = curves.Curves(job.curve_to if io.rank == 0 else None)
         self.counts_V = None
-        if "target" in self.columns:
-            self.counts_V = torch.from_numpy(np.bincount(self.columns["target"]))
+        if "target" in self.held.index:
+            self.counts_V = torch.from_numpy(np.bincount(self.held.index["target"]))
 
     @cached_property
     def teacher(self) -> nn.Module:
@@ -147,7 +157,7 @@ class _Run:
         with aware.quantized(self.network, self.job.recipe.export if stage.quantize else None):
             engine = self._engine(Distiller(self.task, self.network, adapters, meeting.own), stage)
             seed = self.job.seed * 1000 + index
-            plan = plan_of(stage, self.columns, self.task.slices, self.job.batch_size, seed)
+            plan = plan_of(stage, self.held.index, self.task.slices, self.job.batch_size, seed)
             self._steps(engine, plan, stage, keeper)
         self._close(engine, stage, keeper, stopped=progress.step < len(plan))
 
@@ -164,7 +174,7 @@ class _Run:
 
     def _sides(self, stage: Stage) -> Sides:
         kept = self.job.recipe.generate.kept_layers
-        return Sides(self.task, self.network, self.teacher if stage.live_teacher else None, self.columns, kept)
+        return Sides(self.task, self.network, self.teacher if stage.live_teacher else None, self.held, kept)
 
     def _close(self, engine: Engine, stage: Stage, keeper: Keeper, stopped: bool) -> None:
         """Settle which weights go on, note what the stage did, and report its closing checkpoint."""
@@ -176,7 +186,7 @@ class _Run:
         progress.close(
             StageResult(
                 stage.name,
-                progress.step * self.job.batch_size / len(pool_of(stage, self.columns, self.task.slices)),
+                progress.step * self.job.batch_size / len(pool_of(stage, self.held.index, self.task.slices)),
                 progress.seconds,
                 progress.shares,
                 progress.before,
@@ -197,24 +207,25 @@ class _Run:
         active = terms_at(stage.losses, 0, steps, progress.metric)
         balance = Balance([t.weight for t in active], progress.means, [t.loss.absolute for t in active])
         started = time.perf_counter() - progress.seconds
-        for step in range(progress.step, steps):
-            engine.set_rate(schedule_at(stage, step, steps), thawed=step >= stage.thaw_share * steps)
-            active = terms_at(stage.losses, step, steps, progress.metric)
-            balance.weigh([term.weight for term in active])
-            point = step % LOG_EVERY == 0 or step == steps - 1
-            look = point or (step + 1) % every == 0  # what a checkpoint holds was looked at
-            where, norm = self._step(engine, active, plan[step], balance, look)
-            if norm is not None:
-                self.pulse.look(norm, where)
-            if point:
-                progress.point(stage.name, step, sum(where.terms.values()), engine.rate, balance.shares)
-                self._show(where, steps, balance.shares, norm)
-            progress.step, progress.means = step + 1, balance.means.tolist()
-            progress.seconds = time.perf_counter() - started
-            if stage.evaluate_every and (step + 1) % stage.evaluate_every == 0 and self._no_more(keeper):
-                break
-            if (step + 1) % every == 0 and step + 1 < steps:
-                self._checkpoint(engine, keeper)
+        with closing(self.held.steps(plan[progress.step :, self.io.rank :: self.io.world])) as shown:
+            for step, self.shown in zip(range(progress.step, steps), shown, strict=True):
+                engine.set_rate(schedule_at(stage, step, steps), thawed=step >= stage.thaw_share * steps)
+                active = terms_at(stage.losses, step, steps, progress.metric)
+                balance.weigh([term.weight for term in active])
+                point = step % LOG_EVERY == 0 or step == steps - 1
+                look = point or (step + 1) % every == 0  # what a checkpoint holds was looked at
+                where, norm = self._step(engine, active, plan[step], balance, look)
+                if norm is not None:
+                    self.pulse.look(norm, where)
+                if point:
+                    progress.point(stage.name, step, sum(where.terms.values()), engine.rate, balance.shares)
+                    self._show(where, steps, balance.shares, norm)
+                progress.step, progress.means = step + 1, balance.means.tolist()
+                progress.seconds = time.perf_counter() - started
+                if stage.evaluate_every and (step + 1) % stage.evaluate_every == 0 and self._no_more(keeper):
+                    break
+                if (step + 1) % every == 0 and step + 1 < steps:
+                    self._checkpoint(engine, keeper)
         progress.shares = dict(zip([t.name for t in stage.losses], balance.mean_shares, strict=True))
 
     def _no_more(self, keeper: Keeper) -> bool:
@@ -226,16 +237,16 @@ class _Run:
         self, engine: Engine, active: list[Active], rows: np.ndarray, balance: Balance, look: bool
     ) -> tuple[health.Where, float | None]:
         """Train on one step's rows; where that was, and the gradient's norm where it was looked at."""
-        stage, mine, seen = self.job.stages[self.progress.stage], rows[self.io.rank :: self.io.world], []
+        stage, seen = self.job.stages[self.progress.stage], []
 
         def judge(values: Tensor) -> None:
             terms = dict(zip([term.name for term in stage.losses], values.tolist(), strict=True))
             seen.append(health.Where(stage.name, self.progress.step, terms, engine.rate))
             health.refuse_not_finite(seen[0])
 
-        self.written = self._write(mine)
+        self.written = self._write(rows[self.io.rank :: self.io.world])
         update = Update(engine, lambda part: self._terms(engine, active, part), self._positions(engine, rows), balance)
-        norm = update(engine.pieces(mine), judge, look)
+        norm = update(engine.pieces(self.shown[1]), judge, look)
         return seen[0], norm
 
     def _write(self, rows: np.ndarray) -> Mapping[str, Tensor] | None:
@@ -245,18 +256,21 @@ class _Run:
         if draw is None:
             return None
         assert isinstance(self.task, on_policy.Generative)
-        return self.task.on_policy(self.network, self.teacher, self.columns, rows, draw)
+        columns, places = self.shown
+        return self.task.on_policy(
+            self.network, self.teacher, columns, places, replace(draw, rows=tuple(rows.tolist()))
+        )
 
     def _positions(self, engine: Engine, rows: np.ndarray) -> float:
         """Scored positions of a step over all ranks, `rows` being those of all."""
         if self.written is None:
-            return self.task.positions(self.columns, rows)
+            return self.task.positions(self.held.index, rows)
         own = torch.tensor(float(len(self.written["targets"])))
         return float(engine.average(own)) * self.io.world
 
-    def _terms(self, engine: Engine, active: list[Active], rows: np.ndarray) -> Seen:
-        """Every term of this rank's rows with what its positions count, and how many positions there are."""
-        batch = engine.on_device(self.task.batch(self.columns, rows) if self.written is None else self.written)
+    def _terms(self, engine: Engine, active: list[Active], places: np.ndarray) -> Seen:
+        """Every term of these of the step's rows with what its positions count, and how many positions there are."""
+        batch = engine.on_device(self.task.batch(self.shown[0], places) if self.written is None else self.written)
         signals = self.feed.signals(engine.forward(batch), batch)
         return [term.value(signals) for term in active], len(batch["targets"])
 

@@ -27,10 +27,16 @@ READ_TARGETS = ("cross_entropy", "decoupled_kd")
 
 @dataclass(frozen=True)
 class Draw:
-    """One on-policy step: how texts are written, and the seed of its rows' random streams."""
+    """One on-policy step: how texts are written, and the seed of its rows' random streams; `rows` are their numbers in
+    the whole table where columns hold those of the step alone."""
 
     section: OnPolicy
     seed: tuple[int, ...]
+    rows: tuple[int, ...] | None = None
+
+    def numbers(self, places: np.ndarray) -> list[int]:
+        """What the random streams of the rows at these places follow from."""
+        return places.tolist() if self.rows is None else list(self.rows)
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from pathlib import Path
 from cluster.recipe.training import Stage, TrainingSection
 from jobs import tasks
 from jobs.step import Work, run_name
-from jobs.training import table
+from jobs.training import streamed, table
 from jobs.training.curves import Target
 from jobs.training.loop import Job
 from jobs.training.runner import Trained, run_ray
@@ -39,18 +39,29 @@ def train_arm(work: Work, arm: Arm) -> Trained:
     The draft's scratch survives a crash: tables are written once, and a second call resumes from the newest checkpoint.
     """
     target = work.draft.path
-    trained = run_ray(job_of(work, arm), arm.name, str(work.draft.scratch))
+    job = job_of(work, arm)
+    trained = run_ray(job, arm.name, str(work.draft.scratch))
     shutil.copytree(trained.weights, target / "hf")
     (target / "history.json").write_text(json.dumps(dict(trained.progress)))
+    forget(job)
     return trained
+
+
+def forget(job: Job) -> None:
+    """Remove what a finished job has left outside its draft: the rows that were streamed."""
+    if job.rows_at is not None:
+        streamed.remove(job.rows_at)
 
 
 def job_of(work: Work, arm: Arm) -> Job:
     """The arm as a job for either runner; its tables are written into the draft's scratch, once."""
     recipe, scratch = work.recipe, work.draft.scratch
     task = tasks.of(recipe)
-    rows, validation = scratch / f"{arm.name}.arrow", scratch / f"{arm.name}-validation.arrow"
-    _write_once(rows, arm.columns)
+    far = arm.section.engine.stream_from
+    rows_at = far and streamed.place(far, work.draft.kind, work.draft.id, f"{arm.name}.arrow")
+    rows = scratch / (f"{arm.name}.arrow" if rows_at is None else f"{arm.name}.index")
+    validation = scratch / f"{arm.name}-validation.arrow"
+    _write_once(rows, arm.columns, rows_at)
     _write_once(validation, task.validation_columns())
     return Job(
         recipe=recipe,
@@ -65,6 +76,7 @@ def job_of(work: Work, arm: Arm) -> Job:
         teacher=None if arm.teacher is None else str(arm.teacher),
         curve_to=curve_to(work, arm),
         own_seed=arm.seed,
+        rows_at=rows_at,
         store=None if arm.name == FIT else work.store,
     )
 
@@ -76,8 +88,10 @@ def curve_to(work: Work, arm: Arm) -> Target | None:
     return Target(tools, *place, recipe.name, run_name(recipe), arm.name) if tools else None
 
 
-def _write_once(path: Path, columns: Columns) -> None:
-    if not path.is_file():
+def _write_once(path: Path, columns: Columns, rows_at: str | None = None) -> None:
+    """Write a table, or with `rows_at` its rows there and then its index: where both are, all of them are."""
+    if not path.is_file() or (rows_at is not None and not streamed.there(rows_at)):
+        path.unlink(missing_ok=True)
         aside = path.with_suffix(".new")
-        table.write(aside, columns)
+        table.write(aside, columns if rows_at is None else streamed.write(rows_at, columns))
         aside.replace(path)

@@ -9,15 +9,18 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from cluster.errors import StepFailed
 from cluster.recipe import EngineSection
 from cluster.session import placed
-from jobs.training import health
+from jobs.training import health, rows, streamed
 from jobs.training.loop import Job, train
 
 LATEST = "latest.json"
@@ -63,6 +66,10 @@ class LocalIo:
         if before is not None:
             shutil.rmtree(before)
 
+    def stream(self, plan: np.ndarray, uri: str) -> Iterator[pa.Table]:
+        """Each step's rows when they are asked for."""
+        return rows.here(plan, uri)
+
 
 class RayIo:
     """Runs as a Ray Train worker: checkpoints go to the run's storage, all ranks into one folder."""
@@ -90,6 +97,10 @@ class RayIo:
 
         checkpoint = ray.train.Checkpoint.from_directory(str(folder))
         ray.train.report(dict(metrics), checkpoint=checkpoint, delete_local_checkpoint_after_upload=True)
+
+    def stream(self, plan: np.ndarray, uri: str) -> Iterator[pa.Table]:
+        """Each step's rows, read ahead by Ray Data."""
+        return streamed.ahead(plan, uri)
 
 
 def run_local(job: Job, storage: Path) -> Trained:

@@ -66,12 +66,12 @@ class Timed(loop._Run):
         between = began - (self.mark or began)  # what the loop does from one step to the next
         first = len(self.own_s) % 2  # whoever comes second finds the rows in the cache
         if first:
-            self.bare.step(self.columns, rows)
+            self.bare.step(self.held.index, rows)
         middle = time.perf_counter()
         done = super()._step(engine, active, rows, *given)
         ended = time.perf_counter()
         if not first:
-            self.bare.step(self.columns, rows)
+            self.bare.step(self.held.index, rows)
         self.mark = time.perf_counter()
         self.own_s.append(ended - middle + between)
         self.bare_s.append(middle - began if first else self.mark - ended)

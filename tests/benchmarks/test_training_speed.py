@@ -41,6 +41,7 @@ class Peer:
     def __init__(self, *given: object) -> None:
         read, write = os.pipe()
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment.pop("LOCAL_RANK", None)  # our engine sets it, and accelerate would look for a group
         script = Path(__file__).with_name("peer_trainer.py")
         # Descriptor 3 is what it answers on: libraries print to stdout.
         command = ["bash", "-c", f'exec "$0" "$@" 3>&{write}', str(PEER), str(script), *map(str, given)]

@@ -1,18 +1,12 @@
-"""The store in a bucket, against a real S3 server: whole artifacts, one writer, resume after a kill, honest errors.
-
-The server is moto's, from a virtual environment of its own: `pip install 'moto[s3]' flask flask-cors`, its
-`moto_server` beside this Python, or named by $RAYDISTILL_MOTO.
-"""
+"""The store in a bucket, against a real S3 server (`s3_uri` in tests/conftest.py): whole artifacts, one writer, resume
+after a kill, honest errors."""
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,9 +15,6 @@ from cluster.errors import ArtifactCorrupt, ArtifactMissing
 from cluster.store import Store
 
 pytestmark = pytest.mark.slow
-
-START_S = 60
-KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_EC2_METADATA_DISABLED": "true"}
 
 # Writes one artifact; told to, it dies in the middle. argv: store, cache, what to write, "die" or "live".
 WRITER = """
@@ -45,48 +36,6 @@ print("artifact", (store.get("thing", "one").path() / "who").read_text(), flush=
 """
 
 
-def moto_server() -> str:
-    named = os.environ.get("RAYDISTILL_MOTO")
-    beside = Path(sys.executable).parent / "moto_server"
-    found = named or (str(beside) if beside.is_file() else None)  # another one on the PATH may be too old to answer
-    if not found:
-        pytest.skip("no moto_server (an S3 server): see this file's docstring")
-    return found
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    """host:port of a running S3 server with the bucket "bucket"."""
-    command = moto_server()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [command, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    until = time.monotonic() + START_S
-    while True:
-        try:
-            direct.open(f"http://127.0.0.1:{port}/moto-api/", timeout=2).close()
-            break
-        except OSError:
-            assert time.monotonic() < until and server.poll() is None
-            time.sleep(0.1)
-    direct.open(urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT"), timeout=10).close()
-    yield f"127.0.0.1:{port}"
-    server.terminate()
-    server.wait()
-
-
-@pytest.fixture
-def uri(endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """A store of this test's own in the bucket."""
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
-    return f"s3://bucket/{abs(hash(request.node.name))}?endpoint_override={endpoint}&scheme=http&region=us-east-1"
-
-
 def open_store(uri: str, cache: Path) -> Store:
     return Store.open(uri, cache=cache)
 
@@ -99,8 +48,8 @@ def write(store: Store, text: str) -> None:
         draft.note(rows=3)
 
 
-def test_what_one_machine_writes_another_reads_whole(uri: str, tmp_path: Path) -> None:
-    here, there = open_store(uri, tmp_path / "here"), open_store(uri, tmp_path / "there")
+def test_what_one_machine_writes_another_reads_whole(s3_uri: str, tmp_path: Path) -> None:
+    here, there = open_store(s3_uri, tmp_path / "here"), open_store(s3_uri, tmp_path / "there")
     with pytest.raises(ArtifactMissing):
         there.get("thing", "one")
     write(here, "here")
@@ -113,8 +62,8 @@ def test_what_one_machine_writes_another_reads_whole(uri: str, tmp_path: Path) -
     assert (there.read_record("runs/a"), there.records("runs/")) == ({"b": 1}, ["runs/a"])
 
 
-def test_a_failed_attempt_leaves_no_artifact_and_the_next_one_keeps_its_scratch(uri: str, tmp_path: Path) -> None:
-    store = open_store(uri, tmp_path)
+def test_a_failed_attempt_leaves_no_artifact_and_the_next_one_keeps_its_scratch(s3_uri: str, tmp_path: Path) -> None:
+    store = open_store(s3_uri, tmp_path)
     with (
         pytest.raises(ZeroDivisionError),
         store.draft("thing", "one", section={}, parents={}, step_version=1) as draft,
@@ -129,19 +78,19 @@ def test_a_failed_attempt_leaves_no_artifact_and_the_next_one_keeps_its_scratch(
     assert (store.get("thing", "one").manifest.attempts, store.attempts("thing", "one")) == (2, 2)
 
 
-def test_an_object_that_was_changed_behind_its_manifest_is_refused(uri: str, tmp_path: Path) -> None:
-    store = open_store(uri, tmp_path / "here")
+def test_an_object_that_was_changed_behind_its_manifest_is_refused(s3_uri: str, tmp_path: Path) -> None:
+    store = open_store(s3_uri, tmp_path / "here")
     write(store, "right")
     folder = store.get("thing", "one").manifest.directory
     store._files.write(f"thing/one/{folder}/who", b"wrong")
     with pytest.raises(ArtifactCorrupt, match="who"):
-        open_store(uri, tmp_path / "there").get("thing", "one").path()
+        open_store(s3_uri, tmp_path / "there").get("thing", "one").path()
 
 
 def begin(uri: str, cache: Path, text: str, how: str) -> "subprocess.Popen[str]":
     """A writer in a process of its own, started and told to go."""
     command = [sys.executable, "-c", WRITER, uri, str(cache), text, how]
-    there = {"cwd": Path(__file__).resolve().parents[2], "env": {**os.environ, **KEYS}}
+    there = {"cwd": Path(__file__).resolve().parents[2], "env": dict(os.environ)}
     return subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **there)
 
 
@@ -156,27 +105,27 @@ def said(process: "subprocess.Popen[str]") -> str:
     return process.stdout.readline().strip()
 
 
-def test_two_writers_on_two_machines_make_one_artifact_that_both_read(uri: str, tmp_path: Path) -> None:
-    both = [begin(uri, tmp_path / name, name, "live") for name in ("a", "b")]
+def test_two_writers_on_two_machines_make_one_artifact_that_both_read(s3_uri: str, tmp_path: Path) -> None:
+    both = [begin(s3_uri, tmp_path / name, name, "live") for name in ("a", "b")]
     assert [said(process) for process in both] == ["ready", "ready"]
     for process in both:
         go(process)
     texts = [process.communicate(timeout=100)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     winners = {text.splitlines()[-1] for text in texts}
-    store = open_store(uri, tmp_path / "third")
+    store = open_store(s3_uri, tmp_path / "third")
     assert winners == {f"artifact {(store.get('thing', 'one').path() / 'who').read_text()}"}
     manifests = [name for name in store._files.names("thing") if name.endswith("manifest.json")]
     assert manifests == ["one/manifest.json"]
 
 
-def test_a_killed_writers_lease_runs_out_and_its_scratch_is_taken_up(uri: str, tmp_path: Path) -> None:
-    killed = begin(uri, tmp_path, "killed", "die")
+def test_a_killed_writers_lease_runs_out_and_its_scratch_is_taken_up(s3_uri: str, tmp_path: Path) -> None:
+    killed = begin(s3_uri, tmp_path, "killed", "die")
     go(killed)
     assert [said(killed) for _ in range(2)] == ["ready", "writing"]
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    store = open_store(uri, tmp_path)
+    store = open_store(s3_uri, tmp_path)
     lease = json.loads(store._files.read("thing/one/lease.json") or b"{}")
     assert lease["expires"] > time.time()
     # Thirty seconds are not waited for: the lease is made to end in one.

@@ -16,7 +16,8 @@ from cluster.errors import InputError, MismatchError, RecipeError
 from cluster.recipe import Recipe
 from jobs import tasks
 from jobs.data.answers import Answerer, labels_of
-from jobs.tasks.text_classification import TextClassification, scores
+from jobs.tasks.one_label import scores
+from jobs.tasks.text_classification import TextClassification
 from serving.models import encoder, tracing, weights
 from serving.teachers import transformers as teachers
 

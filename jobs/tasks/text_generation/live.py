@@ -24,12 +24,12 @@ from serving.teachers import Reply
 from serving.teachers.causal import CausalParams, CausalTeacher
 
 
-def beginnings(columns: Columns, rows: np.ndarray, continues: bool, seed: tuple[int, ...]) -> list[np.ndarray]:
+def beginnings(columns: Columns, rows: np.ndarray, continues: bool, draw: Draw) -> list[np.ndarray]:
     """What each row's student text follows: the prompt, or a random part of the text, at most half of it."""
     out = []
-    for row in rows.tolist():
+    for row, number in zip(rows.tolist(), draw.numbers(rows), strict=True):
         context, answer = int(columns["context"][row]), int(columns["answer"][row])
-        read = int(np.random.default_rng([*seed, row]).integers(0, answer // 2 + 1)) if continues else 0
+        read = int(np.random.default_rng([*draw.seed, number]).integers(0, answer // 2 + 1)) if continues else 0
         out.append(columns["ids"][row, : context + read].astype(np.int64))
     return out
 
@@ -39,7 +39,7 @@ def written(student: nn.Module, tokenizer: Any, prompts: list[np.ndarray], draw:
     was_training = student.training
     params = CausalParams(max_new_tokens=draw.section.max_new_tokens, batching="left_pad", chat_template=False)
     writer = CausalTeacher(student, tokenizer, params)
-    seeds = [int(np.random.default_rng([*draw.seed, row, 1]).integers(1 << 62)) for row in rows.tolist()]
+    seeds = [int(np.random.default_rng([*draw.seed, number, 1]).integers(1 << 62)) for number in draw.numbers(rows)]
     replies = writer.complete(prompts, draw.section.temperature, seeds, packer=_unkept)
     student.train(was_training)
     return text_generation_rows.columns(prompts, [reply.tokens for reply in replies])  # type: ignore[union-attr,misc]

@@ -255,10 +255,10 @@ class TextGeneration:
     ) -> Mapping[str, Tensor]:
         """See `jobs.training.on_policy.Generative`."""
         tokenizer = written.tokenizer_of(self.vocabulary.tokenizer, self.vocabulary.ends)
-        prompts = live.beginnings(columns, rows, self.continues, draw.seed)
+        prompts = live.beginnings(columns, rows, self.continues, draw)
         own = live.written(student, tokenizer, prompts, draw, rows)
         batch = text_generation_rows.batch(own, np.arange(len(rows)))
-        seed = int(np.random.default_rng([*draw.seed, *rows.tolist()]).integers(1 << 62))
+        seed = int(np.random.default_rng([*draw.seed, *draw.numbers(rows)]).integers(1 << 62))
         return live.scored(teacher, batch, self.recipe.generate.labels, seed)
 
     def evaluate(self, network: nn.Module, columns: Columns) -> dict[str, float]:

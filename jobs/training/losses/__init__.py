@@ -28,6 +28,7 @@ from jobs.training.losses import (
     hidden_mse,
     hidden_procrustes,
     initial_weights,
+    input_gradient,
     jensen_shannon,
     logit_mse,
     margin_mse,
@@ -56,6 +57,7 @@ class Signals:
     `weights_Q` is what the term's focus gave the positions. `pairs`: per pair of a stage's `layers` the fields of
     `PAIRED` as they are there; losses see one pair at a time, in these fields. Maps are attention [B, heads, S, S] or
     features [B, channels, height, width]; projections {query, key, value: [B, S, width]}; `mask_BS` their real tokens.
+    Slopes are gradients of the task loss by the input [B, ...].
     """
 
     student_logits_QV: Tensor
@@ -76,6 +78,8 @@ class Signals:
     mask_BS: Tensor | None = None
     masked_logits_MV: Tensor | None = None
     masked_targets_M: Tensor | None = None
+    student_slopes: Tensor | None = None
+    teacher_slopes: Tensor | None = None
     pairs: tuple[Mapping[str, Any], ...] = ()
 
 
@@ -98,6 +102,7 @@ LOGITS, ADAPTED, PLAIN = (
 )  # fmt: skip
 
 MAPS, PROJECTIONS = ("student_maps_BCHW", "teacher_maps_BDHW"), ("student_projections", "teacher_projections")
+SLOPES = ("student_slopes", "teacher_slopes")
 TOKEN_TASKS = ("text_classification",)  # their networks read tokens with an attention_mask and show their attention
 PAIRED = {*ADAPTED, *PLAIN, *MAPS, *PROJECTIONS}
 
@@ -113,6 +118,7 @@ LOSSES: dict[str, Loss] = {
     "hidden_mse": Loss(hidden_mse.hidden_mse, hidden_mse.Params, ADAPTED),
     "hidden_procrustes": Loss(hidden_procrustes.hidden_procrustes, hidden_procrustes.Params, PLAIN),
     "initial_weights": Loss(initial_weights.initial_weights, initial_weights.Params, ("start_weights",), absolute=True),
+    "input_gradient": Loss(input_gradient.term, input_gradient.Params, SLOPES),
     "jensen_shannon": Loss(jensen_shannon.jensen_shannon, jensen_shannon.Params, LOGITS, focused=True),
     "logit_mse": Loss(logit_mse.logit_mse, logit_mse.Params, LOGITS, focused=True),
     "masked_tokens": Loss(masked_tokens.masked_tokens, masked_tokens.Params, ("masked_logits_MV", "masked_targets_M")),
@@ -129,11 +135,6 @@ LOSSES: dict[str, Loss] = {
     "top_k_tail": Loss(top_k_tail.top_k_tail, top_k_tail.Params, ("teacher_sparse",), focused=True),
     "total_variation": Loss(total_variation.total_variation, total_variation.Params, LOGITS, focused=True),
 }
-# Complete functions, each in its file with its tests, that no recipe can ask for yet: what the loop must feed them.
-NOT_FED: dict[str, str] = {
-    "input_gradient": "an input that both networks read as it is and that takes gradients: of texts each network has "
-    "token vectors of its own, and a second backward pass through the student does not fit ZeRO's hooks",
-}
 
 
 def check(terms: Sequence[Term | LossTerm], where: str, absent: Mapping[str, str] | None = None) -> None:
@@ -143,10 +144,6 @@ def check(terms: Sequence[Term | LossTerm], where: str, absent: Mapping[str, str
     """
     for index, term in enumerate(terms):
         at = f"{where}.{index}"
-        if term.name in NOT_FED:
-            raise RecipeError(
-                f"{at}: no task can feed loss {term.name} yet", got="nothing", expected=NOT_FED[term.name]
-            )
         if term.name not in LOSSES:
             raise RecipeError(f"{at}: unknown loss", got=term.name, expected=", ".join(sorted(LOSSES)))
         loss = LOSSES[term.name]
@@ -203,6 +200,10 @@ def _inside(recipe: Recipe, stage: Stage) -> dict[str, str]:
         missing |= dict.fromkeys(PROJECTIONS, f"{recipe.task} shows no attention")
     if recipe.task != "text_classification":
         missing |= dict.fromkeys(("masked_logits_MV", "masked_targets_M"), f"{recipe.task} hides no tokens")
+    if recipe.task != "image_classification":
+        missing |= dict.fromkeys(SLOPES, f"networks of {recipe.task} share no input that takes gradients")
+    elif not stage.live_teacher:
+        missing |= dict.fromkeys(SLOPES, "gradients are not cached: the stage has live_teacher: false")
     return missing
 
 
@@ -219,7 +220,8 @@ def absent(recipe: Recipe, section: str, stage: Stage) -> dict[str, str]:
     if not stage.adapters:
         missing["student_hidden_QH"] = "the stage has adapters: false"
     if getattr(recipe, section).engine.zero_stage == 3:
-        missing["start_weights"] = "engine.zero_stage 3 shares the weights out over the workers"
+        shared = "engine.zero_stage 3 shares the weights out over the workers"
+        missing |= dict.fromkeys(("start_weights", *SLOPES), shared)
     if recipe.task not in ("text_classification", "image_classification"):
         missing["target_counts_V"] = f"a row of {recipe.task} has no single class"
     return missing

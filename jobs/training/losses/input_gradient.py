@@ -1,12 +1,33 @@
 """What the answer depends on: gradients of the task loss by the input are compared (arXiv 1612.03928, eq. 5; Sobolev
-training, arXiv 1706.04859). Not in `LOSSES`: no task hands an input that takes gradients to the loop.
+training, arXiv 1706.04859).
+
+Of a live teacher and an input that both networks read as it is (pixels; of texts each has token vectors of its own). A
+step takes about three times as long: the teacher's backward pass, and one through the student's own.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from cluster.recipe.base import Section
+
+if TYPE_CHECKING:
+    from jobs.training.losses import Signals
+
+
+class Params(Section):
+    """No parameters."""
+
+
+def term(signals: Signals, params: Params) -> Tensor:
+    """`input_gradient` of a batch; scalar. Reads student_slopes and teacher_slopes."""
+    assert signals.student_slopes is not None
+    assert signals.teacher_slopes is not None
+    return input_gradient(signals.student_slopes, signals.teacher_slopes)
 
 
 def gradient_of(logits_QV: Tensor, targets_Q: Tensor, inputs: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from jobs import tasks
 from jobs.training import adapters, table
 from jobs.training.distiller import View, look
 from jobs.training.losses import LOSSES
+from jobs.training.rows import Held
 from jobs.training.stages import layer_map
 from serving.models.layers import projections_of
 
@@ -53,7 +54,7 @@ class Sides:
     task: tasks.Task
     network: nn.Module
     teacher: nn.Module | None
-    columns: table.Columns
+    held: Held
     kept: Sequence[int]
 
 
@@ -63,9 +64,9 @@ def arrange(stage: Stage, sides: Sides, pairs: Sequence[Sequence[int]]) -> Meeti
     Raises RecipeError where a map asks for layers that are not there, or a loss for attention that no layer has.
     """
     needs = {name for term in stage.losses for name in LOSSES[term.name].needs}
-    masked = "masked_logits_MV" in needs
+    masked, slopes = "masked_logits_MV" in needs, "student_slopes" in needs
     if stage.layers is None:
-        return Meeting(View(masked=masked), View())
+        return Meeting(View(masked=masked, slopes=slopes), View(slopes=slopes))
     task, section = sides.task, stage.layers
     assert isinstance(task, tasks.Layered)
     student = len(task.blocks(sides.network))
@@ -75,8 +76,8 @@ def arrange(stage: Stage, sides: Sides, pairs: Sequence[Sequence[int]]) -> Meeti
     own, theirs = (tuple(int(pair[side]) for pair in chosen) for side in (0, 1))
     attention = _attention(task.blocks(sides.network)[0], needs)
     return Meeting(
-        View(own, attention, tuple(section.student_heads), masked),
-        View(theirs, attention, tuple(section.teacher_heads)),
+        View(own, attention, tuple(section.student_heads), masked, slopes),
+        View(theirs, attention, tuple(section.teacher_heads), slopes=slopes),
         tuple(zip(own, theirs, strict=True)),
         () if sides.teacher is not None else tuple(there.index(number) for number in theirs),
     )
@@ -89,7 +90,7 @@ def adapters_of(stage: Stage, sides: Sides, meeting: Meeting, width: int) -> lis
         return []
     if not meeting.pairs:
         return [nn.Linear(sides.task.hidden_size(sides.network), width)]
-    batch = sides.task.batch(sides.columns, np.arange(min(2, table.rows(sides.columns))))
+    batch = sides.task.batch(*sides.held.some(np.arange(min(2, table.rows(sides.held.index)))))
     own, theirs = features(sides, meeting.own, batch), _teacher(sides, meeting, batch)
     return [adapters.build(a.shape[1:], b.shape[1:]) for a, b in zip(own, theirs, strict=True)]
 
@@ -130,7 +131,7 @@ class _Similar:
 
     def __init__(self, sides: Sides, rows: int) -> None:
         self.sides = sides
-        count = table.rows(sides.columns)
+        count = table.rows(sides.held.index)
         self.rows = np.unique(np.linspace(0, count - 1, min(rows, count)).astype(int))
 
     def __call__(self, student: Sequence[int], teacher: Sequence[int]) -> np.ndarray:
@@ -140,7 +141,7 @@ class _Similar:
         meeting = Meeting(View(tuple(student)), View(tuple(teacher)), cached=cached)
         parts: list[tuple[list[Tensor], list[Tensor]]] = []
         for start in range(0, len(self.rows), AT_ONCE):
-            batch = self.sides.task.batch(self.sides.columns, self.rows[start : start + AT_ONCE])
+            batch = self.sides.task.batch(*self.sides.held.some(self.rows[start : start + AT_ONCE]))
             parts.append((features(self.sides, meeting.own, batch), _teacher(self.sides, meeting, batch)))
         own, theirs = (_joined([part[side] for part in parts]) for side in (0, 1))
         return np.array([[layer_map.linear_cka(a, b) for b in theirs] for a in own])

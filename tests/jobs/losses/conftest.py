@@ -25,6 +25,8 @@ def make(seed: int = 0, scale: float = 1.0, alike: bool = False, dtype: torch.dt
     maps, relations = draw(2, 3, 4, 4), {name: draw(2, 5, 16) for name in ("query", "key", "value")}
     own_maps = maps.clone() if alike else draw(2, 2, 4, 4)
     own_relations = {name: (x.clone() if alike else draw(2, 5, 8)).requires_grad_() for name, x in relations.items()}
+    slopes = draw(4, 3, 2, 2)
+    own_slopes = slopes.clone() if alike else draw(4, 3, 2, 2)
     return Signals(
         student.requires_grad_(),
         teacher.argmax(-1),
@@ -41,6 +43,8 @@ def make(seed: int = 0, scale: float = 1.0, alike: bool = False, dtype: torch.dt
         mask_BS=torch.arange(5) < torch.tensor([[5], [3]]),
         masked_logits_MV=draw(6, V).requires_grad_(),
         masked_targets_M=torch.arange(6),
+        student_slopes=own_slopes.requires_grad_(),
+        teacher_slopes=slopes,
     )
 
 
@@ -50,7 +54,8 @@ def learns(given: Signals) -> list[torch.Tensor]:
     assert given.student_features_QW is not None
     assert given.start_weights is not None
     first = [given.student_logits_QV, given.student_hidden_QH, given.student_features_QW, given.start_weights[0][0]]
-    inside = (given.student_maps_BCHW, *(given.student_projections or {}).values(), given.masked_logits_MV)
+    inside = (given.student_maps_BCHW, *(given.student_projections or {}).values(), given.masked_logits_MV,
+              given.student_slopes)  # fmt: skip
     return first + [tensor for tensor in inside if tensor is not None]
 
 

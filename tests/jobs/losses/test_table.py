@@ -12,7 +12,7 @@ from cluster.errors import RecipeError
 from cluster.recipe import Term, load
 from cluster.recipe.training import LossTerm
 from jobs.training import losses
-from jobs.training.losses import LOSSES, NOT_FED, Signals
+from jobs.training.losses import LOSSES, Signals
 
 Make, Value, Gradients = Callable[..., Signals], Callable[..., torch.Tensor], Callable[..., list[torch.Tensor]]
 FED = sorted(name for name, loss in LOSSES.items() if "teacher_sparse" not in loss.needs)
@@ -105,7 +105,7 @@ def test_every_loss_says_what_it_reads_and_every_file_of_a_loss_is_listed() -> N
     fields = set(Signals.__dataclass_fields__)
     assert all(set(loss.needs) <= fields for loss in LOSSES.values())
     files = {path.stem for path in Path(losses.__file__).parent.glob("*.py")} - {"__init__", "sparse_labels"}
-    assert files == set(LOSSES) | set(NOT_FED) and not set(LOSSES) & set(NOT_FED)
+    assert files == set(LOSSES)
 
 
 def test_an_unknown_loss_or_parameter_is_refused_by_name() -> None:
@@ -113,12 +113,6 @@ def test_an_unknown_loss_or_parameter_is_refused_by_name() -> None:
         losses.check([Term(name="forwrd_kl")], "distill.stages.0.losses")
     with pytest.raises(RecipeError, match=r"distill.stages.0.losses.0.params.temprature"):
         losses.check([Term(name="forward_kl", params={"temprature": 4.0})], "distill.stages.0.losses")
-
-
-@pytest.mark.parametrize("name", sorted(NOT_FED))
-def test_a_loss_that_no_task_can_feed_is_refused_at_the_start(name: str) -> None:
-    with pytest.raises(RecipeError, match=f"no task can feed loss {name} yet"):
-        losses.check([Term(name=name)], "distill.stages.0.losses")
 
 
 def term(**fields: object) -> LossTerm:

@@ -18,9 +18,10 @@ from jobs.training.losses import LOSSES
 from jobs.training.runner import LocalIo, Trained, run_local, run_ray
 
 HIDDEN = 10  # the teacher's width in these tests, not the student's
-# Attention, relations and hidden words are shown by networks that read tokens alone: tests/jobs/stages/test_layers.py.
-TOKENS_ONLY = {"attention_transfer", "relation_transfer", "masked_tokens"}
-FED = sorted(name for name, loss in LOSSES.items() if "teacher_sparse" not in loss.needs and name not in TOKENS_ONLY)
+# Attention, relations and hidden words are shown by networks that read tokens alone (tests/jobs/stages/test_layers.py),
+# input gradients by those that read pixels (tests/jobs/training/test_feature_maps.py).
+ELSEWHERE = {"attention_transfer", "relation_transfer", "masked_tokens", "input_gradient"}
+FED = sorted(name for name, loss in LOSSES.items() if "teacher_sparse" not in loss.needs and name not in ELSEWHERE)
 
 
 class Killed(BaseException):

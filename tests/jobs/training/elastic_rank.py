@@ -14,7 +14,7 @@ os.environ["LOCAL_RANK"] = os.environ["RANK"] = sys.argv[3]
 import deepspeed  # noqa: F401 - its logger, before the group
 import torch.distributed as dist
 
-from jobs.training import loop
+from jobs.training import loop, rows
 
 loop.LOG_EVERY = 1
 
@@ -24,6 +24,8 @@ class GroupIo:
 
     def __init__(self, root: Path, left: int) -> None:
         self.rank, self.world, self.root, self.left = dist.get_rank(), dist.get_world_size(), root, left
+
+    stream = staticmethod(rows.here)
 
     def scratch(self) -> Path:
         made = [tempfile.mkdtemp(dir=self.root) if self.rank == 0 else None]

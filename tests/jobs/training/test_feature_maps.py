@@ -1,6 +1,7 @@
 """Feature maps of student and teacher: adapters between them, and picture stages that resume bit for bit."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from cluster import schema
-from cluster.errors import MismatchError
-from cluster.recipe import Recipe, load
+from cluster.errors import MismatchError, RecipeError
+from cluster.recipe import EngineSection, Recipe, load
 from jobs import tasks
 from jobs.data.answers import Answerer, labels_of
 from jobs.training import adapters, table
@@ -115,3 +117,35 @@ def test_a_stage_of_feature_maps_resumes_with_the_running_means_of_an_uninterrup
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert not any("adapter" in name for name in states[0])
     assert np.isfinite(resumed.progress["stages"][-1]["after"]["accuracy"])
+
+
+def sloped(*overrides: str) -> Recipe:
+    """The vision recipe whose first stage compares input gradients beside the soft labels."""
+    losses = "distill.stages.0.losses=[{name: forward_kl}, {name: input_gradient}]"
+    return load("vision", [*TINY, losses, "distill.stages.0.layers=null", "distill.stages.0.adapters=false",
+                           "distill.stages.0.live_teacher=true", *overrides])  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", ["{}", "{micro_batch: 8}", "{zero_stage: 1}"])
+@pytest.mark.filterwarnings("default")  # DeepSpeed's import warns
+def test_a_student_learns_what_its_teachers_answers_depend_on(
+    engine: str, make_student: Callable[[], Job], tmp_path: Path
+) -> None:
+    recipe = sloped()
+    stage_check.check(recipe, "distill", recipe.distill)
+    section = EngineSection.parse(yaml.safe_load(engine))
+    (stage,) = recipe.distill.active[:1]
+    trained = run_local(replace(make_student(), recipe=recipe, stages=(stage,), engine=section), tmp_path)
+    shares = trained.progress["stages"][0]["shares"]
+    assert min(shares.values()) > 0.05
+    assert trained.progress["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [("distill.stages.0.live_teacher=false", "not cached"), ("distill.engine.zero_stage=3", "zero_stage 3")],
+)
+def test_input_gradients_that_cannot_be_had_are_refused(override: str, says: str) -> None:
+    recipe = sloped(override)
+    with pytest.raises(RecipeError, match=f"(?s)input_gradient.*{says}"):
+        stage_check.check(recipe, "distill", recipe.distill)

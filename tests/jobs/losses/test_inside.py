@@ -1,4 +1,4 @@
-"""Losses that no task feeds yet are whole: right by definition, blind to padding, and of use to gradient descent."""
+"""Losses that look inside both networks: right by definition, blind to padding, and of use to gradient descent."""
 
 import numpy as np
 import pytest
