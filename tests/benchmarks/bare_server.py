@@ -51,7 +51,9 @@ def run_litserve(bundle: str, port: int) -> None:
 
     os.environ["BARE_SERVER_BUNDLE"] = bundle
     api = Api(max_batch_size=16, batch_timeout=0.0, api_path="/v1/predict")
-    litserve.LitServer(api, accelerator="cpu").run(host="127.0.0.1", port=port, log_level="error")
+    litserve.LitServer(api, accelerator="cpu").run(
+        host="127.0.0.1", port=port, log_level="error", generate_client_file=False
+    )
 
 
 def run_bentoml(bundle: str, port: int) -> None:
