@@ -139,13 +139,13 @@ def test_engines_of_the_recipe_stand_beside_the_served_one_on_the_same_rows(
 ) -> None:
     assert values["engines"] is None and "evaluate.engines" in values["not_measured"]["engines"]
     recipe = tiny_recipe(
-        "evaluate.engines={openvino: [static, weights], torch: [float32]}", "evaluate.edge=[]", "evaluate.max_rows=30",
+        "evaluate.engines={openvino: [static], torch: [float32]}", "evaluate.edge=[]", "evaluate.max_rows=20",
         "evaluate.robustness=null", "evaluate.calibration_rows=0", "evaluate.golden_rows=8", "evaluate.transfer_rows=0",
     )  # fmt: skip
     artifact = tiny_run.carry_out(evaluate.STEP, recipe)
     found = evaluate.report_of(artifact)
     rows, served = found["engines"], found["models"]["student_int8"]
-    assert list(rows) == ["student_int8", "openvino_static", "openvino_weights", "torch_float32"]
+    assert list(rows) == ["student_int8", "openvino_static", "torch_float32"]
     assert rows["student_int8"]["metrics"] == served["metrics"]
     assert rows["student_int8"]["latency_ms"] == served["latency_ms"]
     assert rows["student_int8"]["agreement_float"] == found["int8"]["agreement"]
