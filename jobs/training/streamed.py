@@ -114,7 +114,8 @@ def _pipeline(plan: np.ndarray, uri: str) -> Iterator[pa.Table]:
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     parts = [plan[at : at + STEPS_OF_A_TASK] for at in range(0, len(plan), STEPS_OF_A_TASK)]
-    asked = ray.data.from_arrow([pa.table({"row": part.reshape(-1)}) for part in parts])
+    # `from_arrow` measures its tables in a task that takes a whole CPU, which the training worker may be holding.
+    asked = ray.data.from_blocks([pa.table({"row": part.reshape(-1)}) for part in parts])
     read: Any = functools.partial(_read, uri=uri)
     tasks = min(TASKS_AT_ONCE, len(parts))
     found = asked.map_batches(read, batch_size=None, batch_format="pyarrow", num_cpus=0, concurrency=tasks)
