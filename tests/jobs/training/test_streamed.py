@@ -106,9 +106,17 @@ def test_a_streamed_training_is_the_mapped_one_bit_for_bit_also_after_a_kill(
     assert_same(run_local(away, tmp_path / "streamed"), whole)
 
 
-def test_ray_data_reads_ahead_in_the_order_of_the_plan(
+def test_ray_data_reads_ahead_in_the_order_of_the_plan_also_where_every_cpu_is_held(
     columns: dict[str, np.ndarray], tmp_path: Path, ray_cluster: ResourcesSection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import ray
+
+    class Holder:
+        def here(self) -> bool:
+            return True
+
+    holder = ray.remote(num_cpus=ray_cluster.cpus)(Holder).remote()
+    assert ray.get(holder.here.remote(), timeout=120)
     monkeypatch.setattr(streamed, "STEPS_OF_A_PIPELINE", 17)  # the plan takes two, the last task of each is short
     uri = streamed.place(str(tmp_path), "rows.arrow")
     streamed.write(uri, columns)
@@ -116,6 +124,7 @@ def test_ray_data_reads_ahead_in_the_order_of_the_plan(
     shapes = streamed.shapes_of(uri)
     found = [streamed.unpacked(step, shapes)["ids"] for step in streamed.ahead(plan, uri)]
     np.testing.assert_array_equal(np.stack(found), columns["ids"][plan])
+    ray.kill(holder)
 
 
 @pytest.mark.slow
