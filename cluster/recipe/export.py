@@ -13,11 +13,11 @@ Scheme = Literal["fast", "exact", "static", "weights", "float16", "bfloat16", "f
 class ExportSection(Section):
     """Engine and INT8 scheme of the bundle, and how the bundle is sealed."""
 
-    engine: Engine | Literal["auto"] = Field(
+    engine: Literal[Engine, "auto"] = Field(
         "onnxruntime",
         description="Runtime that answers; auto: tensorrt where this host has it and a driver, else onnxruntime.",
     )
-    scheme: Scheme | Literal["auto"] | list[Scheme] = Field(
+    scheme: Literal[Scheme, "auto"] | list[Scheme] = Field(
         "fast",
         description="fast: dynamic INT8; exact: same bits in any batch; static: ranges from curated rows; weights: "
         "INT8 file, float arithmetic. auto or a list: the first that holds int8_drop_max, int8_agreement_min and "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -128,7 +129,7 @@ def run_ray(job: Job, name: str, storage: str) -> Trained:
     health.note_of(job.table).unlink(missing_ok=True)  # said to an earlier attempt of whoever starts this one
     trainer = v2.torch.TorchTrainer(
         _worker,
-        train_loop_config={"job": job},
+        train_loop_config={"job": job, "folder": Path.cwd()},
         torch_config=Rendezvous(backend="nccl" if gpus else "gloo"),
         scaling_config=_scaling(job.engine, gpus),
         run_config=v2.RunConfig(
@@ -166,6 +167,9 @@ def _scaling(engine: EngineSection, gpus: bool) -> Any:
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:
+    # Ray Train moves its workers into a folder of its own; a recipe's relative paths are those of whoever starts it.
+    if config["folder"].is_dir():
+        os.chdir(config["folder"])
     with contextlib.ExitStack() as stack:
         return train(RayIo(stack), config["job"])
 
