@@ -99,7 +99,7 @@ def report(terminal: Terminal, run_name: str, store_root: str, other: str | None
     found = reports.read_report(store, run_name)
     if other is not None:
         return reports.side_by_side(terminal, store, found, reports.read_report(store, other))
-    return terminal.answer(found.values, lambda console: console.print(reports.show(found)))
+    return terminal.answer(found.values, lambda console: console.print(reports.show(found), crop=False))
 
 
 def inspect_labels(terminal: Terminal, run_name: str, store_root: str, rows: int) -> None:
@@ -185,7 +185,7 @@ def _closing(console: Console, recipe: Recipe, store: Store) -> None:
     from jobs import step
     from jobs.after import report as reports
 
-    console.print(reports.show(reports.read_report(store, step.run_name(recipe))))
+    console.print(reports.show(reports.read_report(store, step.run_name(recipe))), crop=False)
 
 
 def _artifacts(console: Console, artifacts: Mapping[str, str]) -> None:

@@ -65,7 +65,7 @@ def side_by_side(terminal: Terminal, store: Store, first: Report, second: Report
     path = store.workspace / "compared" / f"{found['first']}-{found['second']}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(compare.page(found))
-    terminal.answer({**found, "page": str(path)}, lambda console: console.print(compare.show(found, path)))
+    terminal.answer({**found, "page": str(path)}, lambda console: console.print(compare.show(found, path), crop=False))
 
 
 def show(report: Report) -> Group:
