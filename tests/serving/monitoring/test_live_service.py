@@ -1,6 +1,5 @@
 """All of it over HTTP: a real gateway, a real arm beside it, a real teacher, the monitor's actor, Ray's metrics."""
 
-import re
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -84,10 +83,8 @@ def test_a_challenger_climbs_its_ramp_while_requests_are_logged_judged_and_measu
     assert said.status_code in (200, 202)
     assert watched.get("/ui").status_code == 200
     assert ("canary", "none") in {(one.kind, one.decision) for one in verdicts.read(store, MODEL)}
-    exported = metrics()
-    for name in ("latency_ms_bucket", "arm_requests_total", "shadows_total", "arm_share", "agreement_low",
-                 "replica_memory_bytes", "requests_total", "breaker_open"):  # fmt: skip
-        assert f"ray_raydistill_{name}{{" in exported, name
+    await_metrics("latency_ms_bucket", "arm_requests_total", "shadows_total", "arm_share", "agreement_low",
+                  "replica_memory_bytes", "requests_total", "breaker_open")  # fmt: skip
     time.sleep(3)  # the log writes a file each second
     rows = {row["request_id"]: row for row in traffic.read(store, MODEL).to_pylist()}
     assert set(asked) <= set(rows)
@@ -97,16 +94,17 @@ def test_a_challenger_climbs_its_ramp_while_requests_are_logged_judged_and_measu
     assert rows[asked[0]]["label"] == "seven"
 
 
-def metrics() -> str:
-    """What Ray's metrics port of this node says, once it says something of ours (it reports every few seconds)."""
+def await_metrics(*names: str) -> None:
+    """Until Ray's metrics port of this node says all of these (every process reports each few seconds of its own)."""
     import ray
 
     (node,) = ray.nodes()
     url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    text, until = "", time.monotonic() + 40
-    while time.monotonic() < until and not re.search("ray_raydistill_agreement_low", text):
+    missing, until = list(names), time.monotonic() + 60
+    while missing and time.monotonic() < until:
         with direct.open(url, timeout=10) as answered:
             text = answered.read().decode()
-        time.sleep(1)
-    return text
+        missing = [name for name in names if f"ray_raydistill_{name}{{" not in text]
+        time.sleep(0.5)
+    assert missing == []
