@@ -63,7 +63,7 @@ SERVED = (
     Metric("shed", "counter", "count", ("model",), "Requests refused because the queue was full (429)."),
     Metric("replica_memory_bytes", "gauge", "bytes", ("model", "replica"), "Resident memory of a gateway replica."),
 )  # fmt: skip
-# Of a run's driver; they end with it.
+# Of a run's driver; on a node that outlives it the last values stay.
 PIPELINE = (
     Metric("step_seconds", "gauge", "s", ("run", "step"), "How long a step took, or has taken so far."),
     Metric("step_done_share", "gauge", "share", ("run", "step", "part"), "How much of it is done."),

@@ -14,7 +14,7 @@ from cluster.environment import Role, prepare_environment, ray_folder, shipped_v
 from cluster.errors import InputError
 from cluster.recipe import ResourcesSection
 
-__all__ = ["commit", "connect", "disconnect", "left_behind", "placed", "prepare_environment", "reap"]
+__all__ = ["commit", "connect", "disconnect", "left_behind", "on_loopback", "placed", "prepare_environment", "reap"]
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,13 @@ def connect(resources: ResourcesSection, *, role: Role = "embedded") -> None:
     except ConnectionError as error:
         hint = "is it running, and are RAY_AUTH_MODE and RAY_AUTH_TOKEN those of the cluster?"
         raise InputError(f"no Ray cluster answers at {address}", got=error, hint=hint) from None
+
+
+def on_loopback() -> bool:
+    """Whether this process's node is known to its cluster by a loopback address: then nothing may listen beyond it."""
+    from ray.util import get_node_ip_address
+
+    return str(get_node_ip_address()).startswith("127.")  # type: ignore[no-untyped-call]
 
 
 def placed(step: Literal["generate", "train", "serve"]) -> dict[str, Any]:

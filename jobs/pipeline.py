@@ -122,8 +122,8 @@ def _before(recipe: Recipe, store: Store, name: str) -> Mapping[str, Any]:
     sheet whose content changed) or of other code: a record is of one run. The other one is kept under a longer name.
     """
     record = store.read_record(f"runs/{name}") or {"artifacts": {}, "seconds": {}}
-    ids = {row["kind"]: row["id"] for row in plan(recipe, store)}
-    if all(ids[kind] == aid for kind, aid in record["artifacts"].items() if kind in ids):
+    steps = [step for own in VERBS.values() for step in chosen(recipe, own) if step.kind in record["artifacts"]]
+    if all(step.id(recipe) == record["artifacts"][step.kind] for step in steps):
         return record
     aside = f"{name}-{digest(record['artifacts'])[:8]}"
     store.write_record(f"runs/{aside}", {**record, "run": aside})

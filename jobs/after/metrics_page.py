@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from cluster.deploy.alerts import RAY, alerts
 from cluster.deploy.dashboard import panels
@@ -27,7 +27,7 @@ def page() -> str:
     parts = [HEAD]
     for title, metrics in TITLES.items():
         parts += [f"## {title}\n", _table(metrics)]
-    ray = [(f"`{name}`", ", ".join(_watched(name))) for name in RAY]
+    ray = [(f"`{name}`", _watched(name)) for name in RAY]
     parts += ["## Of Ray itself, where a rule reads it\n", table(("series", "watched by"), ray)]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -37,18 +37,13 @@ def _table(metrics: Sequence[Metric]) -> str:
     for one in metrics:
         bounds = f" Bounds: {', '.join(f'{bound:g}' for bound in one.buckets)}." if one.buckets else ""
         labels = ", ".join(f"`{label}`" for label in one.labels)
-        rows.append((f"`{one.exported}`", one.kind, one.unit, labels, one.meaning + bounds, _cell(one.exported)))
+        rows.append((f"`{one.exported}`", one.kind, one.unit, labels, one.meaning + bounds, _watched(one.exported)))
     return table(("series", "kind", "unit", "labels", "meaning", "watched by"), rows)
 
 
-def _cell(name: str) -> str:
-    return ", ".join(_watched(name))
-
-
-def _watched(name: str) -> Iterator[str]:
+def _watched(name: str) -> str:
     """The alerts, linked to their sections, and the panels that read a series."""
     own = re.compile(rf"\b{name}(_bucket|_sum|_count)?\b")
-    yield from (f"[{one.name}](operations.md#{one.name.lower()})" for one in alerts() if own.search(one.expression))
-    for panel in panels():
-        if any(own.search(query) for query, _ in panel.queries):
-            yield f"panel *{panel.title}*"
+    rules = [f"[{one.name}](operations.md#{one.name.lower()})" for one in alerts() if own.search(one.expression)]
+    shown = [f"panel *{one.title}*" for one in panels() if any(own.search(query) for query, _ in one.queries)]
+    return ", ".join(rules + shown)

@@ -12,7 +12,6 @@ from typing import Any, cast
 from jobs.measure.contenders import Contender
 from serving.bundle import predict
 
-SERVED = "student_int8"
 NONE = "evaluate.engines names no engine beside the served one"
 
 

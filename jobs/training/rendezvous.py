@@ -17,6 +17,8 @@ from ray.train.torch import TorchConfig
 from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
 from torch._C._distributed_c10d import TCPStore  # torch.distributed has it too, and does not say so
 
+from cluster.session import on_loopback
+
 LOOPBACK = "127.0.0.1"
 _hosted: list[TCPStore] = []  # rank 0's, alive as long as its process
 
@@ -34,7 +36,7 @@ class Rendezvous(TorchConfig):
 class _Backend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         """Join the ranks into one process group; every worker is a process of its own already."""
-        if not all(worker_group.execute(_at_home)):
+        if not all(worker_group.execute(on_loopback)):
             super().on_start(worker_group, backend_config)
             return
         worker_group.execute(_set_torch_distributed_env_vars)
@@ -42,11 +44,6 @@ class _Backend(_TorchBackend):
         ray.get([
             worker_group.execute_single_async(rank, _join, backend_config, port, rank, world) for rank in range(world)
         ])  # fmt: skip
-
-
-def _at_home() -> bool:
-    """Tell whether this worker's node is known to its cluster by a loopback address."""
-    return str(ray.util.get_node_ip_address()).startswith("127.")  # type: ignore[no-untyped-call]
 
 
 def _host() -> int:

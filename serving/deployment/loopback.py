@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import socket
 
+from cluster.session import on_loopback
+
 log = logging.getLogger(__name__)
 
 
@@ -21,9 +23,8 @@ def keep_replica_home() -> None:
     Ray Serve 2.60 hard-codes "[::]:0" there, and what comes in is unpickled: nobody outside may reach it.
     """
     from ray.serve._private import replica
-    from ray.util import get_node_ip_address
 
-    if not get_node_ip_address().startswith("127."):  # type: ignore[no-untyped-call]
+    if not on_loopback():
         return
     if not hasattr(replica, "add_port_to_grpc_server"):
         log.error("this Ray Serve opens the replica's port elsewhere: it may listen on all interfaces")

@@ -106,6 +106,13 @@ def test_a_streamed_training_is_the_mapped_one_bit_for_bit_also_after_a_kill(
     assert_same(run_local(away, tmp_path / "streamed"), whole)
 
 
+def assert_read_ahead(uri: str, columns: dict[str, np.ndarray], name: str) -> None:
+    plan = np.random.default_rng(1).integers(0, 100, (20, 6))
+    shapes = streamed.shapes_of(uri)
+    found = [streamed.unpacked(step, shapes)[name] for step in streamed.ahead(plan, uri)]
+    np.testing.assert_array_equal(np.stack(found), columns[name][plan])
+
+
 def test_ray_data_reads_ahead_in_the_order_of_the_plan_also_where_every_cpu_is_held(
     columns: dict[str, np.ndarray], tmp_path: Path, ray_cluster: ResourcesSection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,16 +122,15 @@ def test_ray_data_reads_ahead_in_the_order_of_the_plan_also_where_every_cpu_is_h
         def here(self) -> bool:
             return True
 
-    holder = ray.remote(num_cpus=ray_cluster.cpus)(Holder).remote()
-    assert ray.get(holder.here.remote(), timeout=120)
     monkeypatch.setattr(streamed, "STEPS_OF_A_PIPELINE", 17)  # the plan takes two, the last task of each is short
     uri = streamed.place(str(tmp_path), "rows.arrow")
     streamed.write(uri, columns)
-    plan = np.random.default_rng(1).integers(0, 100, (20, 6))
-    shapes = streamed.shapes_of(uri)
-    found = [streamed.unpacked(step, shapes)["ids"] for step in streamed.ahead(plan, uri)]
-    np.testing.assert_array_equal(np.stack(found), columns["ids"][plan])
-    ray.kill(holder)
+    holder = ray.remote(num_cpus=ray_cluster.cpus)(Holder).remote()
+    try:
+        assert ray.get(holder.here.remote(), timeout=120)
+        assert_read_ahead(uri, columns, "ids")
+    finally:
+        ray.kill(holder)  # the tests after this one share the cluster
 
 
 @pytest.mark.slow
@@ -134,10 +140,7 @@ def test_rows_of_a_bucket_are_read_by_tasks_on_any_node(
     monkeypatch.setattr(streamed, "BLOCK_BYTES", 1000)
     uri = streamed.place(s3_uri.replace("s3://", "s3://a:b@"), "rows.arrow")  # tasks have not this process's keys
     streamed.write(uri, columns)
-    plan = np.random.default_rng(1).integers(0, 100, (20, 6))
-    shapes = streamed.shapes_of(uri)
-    found = [streamed.unpacked(step, shapes)["logits"] for step in streamed.ahead(plan, uri)]
-    np.testing.assert_array_equal(np.stack(found), columns["logits"][plan])
+    assert_read_ahead(uri, columns, "logits")
     streamed.remove(uri)
 
 
