@@ -12,8 +12,12 @@ import httpx
 import numpy as np
 import pytest
 
+from cluster.recipe import Recipe
+from cluster.store import Artifact, Store
+from serving.deployment.document import app_of
+
 pytestmark = pytest.mark.slow
-STUDENT, TEACHER = b"ray::ServeReplica:arm-", b"ray::ServeReplica:teacher:"
+STUDENTS, TEACHER = b"ray::ServeReplica:arm-", b"ray::ServeReplica:teacher:"
 STUDENT_MS, TOTAL_MS = 1000.0, 3000.0
 NETWORK_MS = 500.0  # HAProxy, the client, and a machine that is busy
 
@@ -26,11 +30,17 @@ def live(serving: Callable[..., Any]) -> Iterator[Any]:
         yield live
 
 
-def test_a_killed_student_fails_no_request(live: Any, load: Any, questions: list[Any]) -> None:
-    students, until = live.processes(STUDENT), time.monotonic() + 60
+@pytest.fixture(scope="module")
+def student(exported: tuple[Recipe, Store, Artifact]) -> bytes:
+    """What the champion's processes are called: a challenger of an earlier module may be deployed beside it."""
+    return f"ray::ServeReplica:{app_of(str(exported[2].path()))}:".encode()
+
+
+def test_a_killed_student_fails_no_request(live: Any, load: Any, student: bytes, questions: list[Any]) -> None:
+    students, until = live.processes(student), time.monotonic() + 60
     while len(students) != 2 and time.monotonic() < until:  # a busy machine starts one anew, and has both for a moment
         time.sleep(0.5)
-        students = live.processes(STUDENT)
+        students = live.processes(student)
     assert len(students) == 2
     with load(live.url, [question.body for question in questions], clients=4) as asked:
         time.sleep(2)
@@ -47,7 +57,7 @@ def test_with_every_model_down_each_request_is_a_503_in_time_that_says_why(live:
     def kill() -> None:
         """Ray starts them again, so they are killed until the test is over."""
         while not over.is_set():
-            for pid in (*live.processes(STUDENT), *live.processes(TEACHER)):
+            for pid in (*live.processes(STUDENTS), *live.processes(TEACHER)):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
