@@ -97,7 +97,11 @@ def add_golden(folder: Path, items: Sequence[Mapping[str, Any]]) -> int:
 
 
 def add_mobile(folder: Path) -> None:
-    """Write `mobile/`: each graph in ONNX Runtime's own format and the list of operators that a build for it needs."""
+    """Write `mobile/`: each graph in ONNX Runtime's own format and the list of operators that a build for it needs.
+
+    The tool optimizes while it writes, by one step that our sessions leave out (`engines.onnxruntime.SLOWER`): logits
+    differ from the `.onnx` file's by rounding.
+    """
     from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
 
     with tempfile.TemporaryDirectory() as aside:

@@ -9,6 +9,8 @@ from serving.bundle.answer import Array
 
 FILE, NEEDS = ".onnx", "onnxruntime"
 PROVIDER = "CPUExecutionProvider"
+# Its kernel takes 17 us for 16 x 128 values where sum and normalization take 7: a sixth of a small INT8 encoder's time.
+SLOWER = ("SkipLayerNormFusion",)
 
 
 def about() -> dict[str, Any]:
@@ -16,7 +18,8 @@ def about() -> dict[str, Any]:
     import onnxruntime
 
     return {
-        "name": "onnxruntime", "version": onnxruntime.__version__, "provider": PROVIDER, "graph_optimization": "all"
+        "name": "onnxruntime", "version": onnxruntime.__version__, "provider": PROVIDER, "graph_optimization": "all",
+        "without": list(SLOWER),
     }  # fmt: skip
 
 
@@ -35,7 +38,7 @@ class Graph:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 4  # what it would print as an error it raises too
-        self.session = ort.InferenceSession(data, options, providers=[PROVIDER])
+        self.session = ort.InferenceSession(data, options, providers=[PROVIDER], disabled_optimizers=[*SLOWER])
         self.inputs = {node.name for node in self.session.get_inputs()}
 
     def __call__(self, feeds: Mapping[str, Array]) -> list[Array]:

@@ -2,7 +2,7 @@
 
 The teacher is the one of the recipe `banking77`, fitted once into the store that the text quality cells share (so it
 is there already where those ran), and so is the student. What an engine answered on the 3,080 test rows is a cell: a
-JSON file, made once. Times are taken anew in every run, all engines in turn, request by request, on one thread.
+JSON file, made once. Times are taken anew in every run, all engines in short turns, on one thread.
 
     RAYDISTILL_CELLS=... pytest -m slow tests/benchmarks/test_engines.py
 """
