@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serving.bundle.answer import Array
@@ -24,21 +24,22 @@ def about() -> dict[str, Any]:
 
 
 def open_graph(data: bytes, engine: Mapping[str, Any], threads: int) -> Graph:
-    """A graph (an ONNX or ORT-format file's bytes) that runs on `threads` threads inside one operator."""
-    return Graph(data, threads)
+    """A graph (an ONNX or ORT-format file's bytes) that runs on `threads` threads inside one operator, optimized as
+    `engine` (see `about`) says; bundles from before there was a choice name no step to leave out."""
+    return Graph(data, threads, engine.get("without", []))
 
 
 class Graph:
-    """One session. Raises what ONNX Runtime raises for bytes that are no graph."""
+    """One session `without` these optimizers. Raises what ONNX Runtime raises for bytes that are no graph."""
 
-    def __init__(self, data: bytes, threads: int) -> None:
+    def __init__(self, data: bytes, threads: int, without: Sequence[str] = SLOWER) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 4  # what it would print as an error it raises too
-        self.session = ort.InferenceSession(data, options, providers=[PROVIDER], disabled_optimizers=[*SLOWER])
+        self.session = ort.InferenceSession(data, options, providers=[PROVIDER], disabled_optimizers=[*without])
         self.inputs = {node.name for node in self.session.get_inputs()}
 
     def __call__(self, feeds: Mapping[str, Array]) -> list[Array]:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from onnxruntime import InferenceSession
 
 from jobs.packing import writing
 from jobs.quantize import attention, exact, fast, graph, half, static, symmetric, weights
@@ -131,6 +132,17 @@ def test_attention_is_one_node_of_the_fast_file_unless_a_layer_of_it_stays_float
         fast.quantize(plain, tmp_path / f"{name}.onnx", plan)
         kinds = [node.op_type for node in onnx.load(str(tmp_path / f"{name}.onnx")).graph.node]
         assert (kinds.count("QAttention"), kinds.count("Softmax")) == (fused, 2 - fused)
+
+
+def test_a_bundle_is_optimized_as_it_was_when_it_was_exported(plain: Path, tmp_path: Path) -> None:
+    fast.quantize(plain, tmp_path / "model.onnx", Plan("fast"))
+    data, ids = (tmp_path / "model.onnx").read_bytes(), IDS[0]
+    now = onnxruntime.about()
+    before = {name: value for name, value in now.items() if name != "without"}  # of earlier versions
+    for about, without in ((now, onnxruntime.SLOWER), (before, [])):
+        session = InferenceSession(data, providers=[onnxruntime.PROVIDER], disabled_optimizers=[*without])
+        (want,) = session.run(None, {"input_ids": ids})
+        np.testing.assert_array_equal(onnxruntime.open_graph(data, about, 1)({"input_ids": ids})[0], want)
 
 
 def test_attention_with_a_mask_is_left_as_it_is(tmp_path: Path) -> None:
