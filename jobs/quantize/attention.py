@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 DOMAIN = "com.microsoft"
+HEADS_FIRST, KEYS_ACROSS = [0, 2, 1, 3], [0, 2, 3, 1]  # from [batch, tokens, heads, D]: as queries, and as keys
 
 
 @dataclass(frozen=True)
@@ -72,18 +73,19 @@ class _Graph:
         if scaled is None or product is None or scaled.input[1] not in self.constants:
             return None
         scores, back = self._maker(scaled.input[0], "MatMul"), self._reader(product.output[0], "Transpose")
-        last = None if back is None else self._reader(back.output[0], "Reshape")
+        last = None if back is None or _turn(back) != HEADS_FIRST else self._reader(back.output[0], "Reshape")
         if scores is None or last is None:
             return None
-        parts = [self._projection(name) for name in (*scores.input, product.input[1])]
+        turns = (HEADS_FIRST, KEYS_ACROSS, HEADS_FIRST)
+        parts = [self._projection(*one) for one in zip((*scores.input, product.input[1]), turns, strict=True)]
         if any(one is None for one in parts) or len({one.states for one in parts if one is not None}) != 1:
             return None
         return last, [one for one in parts if one is not None], float(self.constants[scaled.input[1]])
 
-    def _projection(self, heads: str) -> Projection | None:
-        """What these heads, [batch, heads, tokens, D] or with the last two swapped, were projected from."""
+    def _projection(self, heads: str, turn: list[int]) -> Projection | None:
+        """What these heads, turned so, were projected from."""
         turned = self._maker(heads, "Transpose")
-        cut = None if turned is None else self._maker(turned.input[0], "Reshape")
+        cut = None if turned is None or _turn(turned) != turn else self._maker(turned.input[0], "Reshape")
         added = None if cut is None else self._maker(cut.input[0], "Add")
         shape = None if cut is None else self._maker(cut.input[1], "Concat")
         if added is None or shape is None:
@@ -104,3 +106,7 @@ class _Graph:
     def _reader(self, name: str, kind: str) -> Any | None:
         node = self.readers.get(name)
         return node if self.reads[name] == 1 and node is not None and node.op_type == kind else None
+
+
+def _turn(transpose: Any) -> list[int]:
+    return [axis for attribute in transpose.attribute for axis in attribute.ints]
