@@ -21,7 +21,7 @@ class Comparison:
     worse: TwoRates = field(default_factory=lambda: TwoRates("lower"))
     better: TwoRates = field(default_factory=lambda: TwoRates("higher"))
     not_worse: NotWorse = field(default_factory=lambda: NotWorse(0.0))
-    block: list[list[bool]] = field(default_factory=lambda: [[], []])
+    block: list[Counts] = field(default_factory=lambda: [Counts(), Counts()])
     waiting: list[deque[bool]] = field(default_factory=lambda: [deque(maxlen=WAITING), deque(maxlen=WAITING)])
 
     def __post_init__(self) -> None:
@@ -29,16 +29,17 @@ class Comparison:
 
     def add(self, challenger: bool, outcome: bool) -> None:
         """One unit's outcome."""
-        self.block[challenger].append(outcome)
+        known = self.block[challenger]
+        self.block[challenger] = Counts(known.successes + outcome, known.total + 1)
         self.waiting[challenger].append(outcome)
 
     def close_block(self) -> None:
         """Bet on what came since the last block; it stays open while one arm has nothing in it."""
-        if not all(self.block):
+        a, b = self.block
+        if not a.total or not b.total:
             return
-        a, b = (Counts(sum(outcomes), len(outcomes)) for outcomes in self.block)
         self.worse, self.better = self.worse.after(a, b), self.better.after(a, b)
-        self.block = [[], []]
+        self.block = [Counts(), Counts()]
         pairs = min(len(waiting) for waiting in self.waiting)
         taken = [(self.waiting[0].popleft(), self.waiting[1].popleft()) for _ in range(pairs)]
         self.not_worse = self.not_worse.after(taken)
@@ -57,8 +58,12 @@ class Comparison:
         }  # fmt: skip
 
     def plain(self) -> dict[str, Any]:
-        """JSON-ready state; what waits for a partner is not part of it."""
-        return {"worse": asdict(self.worse), "better": asdict(self.better), "not_worse": asdict(self.not_worse)}
+        """JSON-ready state."""
+        return {
+            "worse": asdict(self.worse), "better": asdict(self.better), "not_worse": asdict(self.not_worse),
+            "block": [asdict(one) for one in self.block],
+            "waiting": ["".join("01"[outcome] for outcome in one) for one in self.waiting],
+        }  # fmt: skip
 
     @classmethod
     def restored(cls, plain: Mapping[str, Any]) -> Self:
@@ -66,6 +71,9 @@ class Comparison:
         made = cls(plain["not_worse"]["margin"])
         made.worse, made.better = _two(plain["worse"]), _two(plain["better"])
         made.not_worse = NotWorse(**plain["not_worse"])
+        made.block = [Counts(**one) for one in plain["block"]]
+        for waiting, outcomes in zip(made.waiting, plain["waiting"], strict=True):
+            waiting.extend(outcome == "1" for outcome in outcomes)
         return made
 
 

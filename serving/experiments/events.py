@@ -47,8 +47,8 @@ class Judged:
 @dataclass(frozen=True)
 class Batch:
     """What one gateway replica saw since its last batch; `number` counts up, so that one that is sent twice counts
-    once. `since_ms` is when it took these versions; `inputs` are rows of `drift.inputs`, `stats`
-    are by arm, `said` is feedback about requests that another replica answered."""
+    once; `oldest` is the first one that it could still send again. `since_ms` is when it took these versions; `inputs`
+    are rows of `drift.inputs`, `stats` are by arm, `said` is feedback about requests that another replica answered."""
 
     gateway: str
     number: int
@@ -59,3 +59,4 @@ class Batch:
     inputs: Sequence[Mapping[str, str]] = ()
     stats: Mapping[str, ArmStats] = field(default_factory=dict)
     said: Sequence[Feedback] = ()
+    oldest: int = 0

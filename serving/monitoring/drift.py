@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cluster.recipe.drift import DriftSection
@@ -87,6 +87,16 @@ class Inputs:
         full = {name: kept for name, kept in self.recent.items() if len(kept) == self.section.window}
         return {name: psi(self.reference[name], Counter(kept)) for name, kept in full.items()}
 
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready; `restore` takes it up."""
+        recent = {name: list(kept) for name, kept in self.recent.items()}
+        return {"reference": {name: dict(known) for name, known in self.reference.items()}, "recent": recent}
+
+    def restore(self, plain: Mapping[str, Any]) -> None:
+        """Go on where `plain` was taken: with the same reference, or drift would be measured from itself."""
+        self.reference = {name: Counter(known) for name, known in plain["reference"].items()}
+        self.recent = {name: deque(kept, maxlen=self.section.window) for name, kept in plain["recent"].items()}
+
 
 @dataclass(frozen=True)
 class Fall:
@@ -130,6 +140,16 @@ class Quality:
             self.measure, value, self.reference, drop, len(rows), (min(at), max(at)), detail, self._hard(rows)
         )
         return self.last
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready; `restore` takes it up."""
+        last = None if self.last is None else asdict(self.last)
+        return {"reference": self.reference, "rows": [asdict(one) for one in self._rows], "last": last}
+
+    def restore(self, plain: Mapping[str, Any]) -> None:
+        """Go on where `plain` was taken, in the middle of a window."""
+        self.reference, self._rows = plain["reference"], [Judged(**one) for one in plain["rows"]]
+        self.last = plain["last"] and Fall(**plain["last"] | {"window": tuple(plain["last"]["window"])})
 
     def alarm(self, fall: Fall) -> bool:
         """Whether this is the drop that DESIGN's decision 11 names."""

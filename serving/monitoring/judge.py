@@ -21,6 +21,7 @@ from serving.traffic.verdicts import Verdict
 
 Action = Literal["split", "promote", "rollback", "none"]
 MEASURES = ("agreement", "accuracy", "reward")
+GATEWAYS = 100  # whose last batch is remembered over a restart (count)
 PATIENCE_S = 10.0  # after which a share that is not the one last asked for was set by somebody else
 
 
@@ -51,17 +52,28 @@ class Judge:
         self._rolled_back = False
         self._fresh_champion()
 
-    def take(self, batch: Batch, now_s: float) -> None:
-        """Add a batch; one that was taken before, or is of versions that are no longer served, changes nothing."""
-        if self._numbers.get(batch.gateway, -1) >= batch.number:
-            return
-        self._numbers[batch.gateway] = batch.number
+    def awaits(self, gateway: str) -> int:
+        """Number of the batch that follows what was taken from this gateway."""
+        return self._numbers.get(gateway, -1) + 1
+
+    def meet(self, batch: Batch, now_s: float) -> bool:
+        """Judge the arms that a batch is about from now on; False where they are no longer served."""
         if not self._same_versions(batch.arms):
             if batch.since_ms < self.since_ms:
-                return
+                return False
             self._turn_to(batch.arms, now_s)
             self.since_ms = batch.since_ms
         self.arms = {arm.name: arm for arm in batch.arms}
+        return True
+
+    def take(self, batch: Batch, now_s: float) -> None:
+        """Add a batch; one that was taken before, or is of versions that are no longer served, changes nothing."""
+        if batch.number < self.awaits(batch.gateway):
+            return
+        self._numbers.pop(batch.gateway, None)  # the last one heard stands last
+        self._numbers[batch.gateway] = batch.number
+        if not self.meet(batch, now_s):
+            return
         for name, stats in batch.stats.items():
             self.stats.setdefault(name, ArmStats()).add(stats)
         for name, experiment in self.experiments.items():
@@ -91,16 +103,22 @@ class Judge:
         return orders + self._shifts(now_ms)
 
     def plain(self, now_s: float) -> dict[str, Any]:
-        """JSON-ready state of the experiments and totals, without the units that were seen."""
+        """JSON-ready state of experiments, totals and drift, without the units that were seen."""
         return {
             "versions": {name: arm.version for name, arm in self.arms.items()},
+            "numbers": dict(list(self._numbers.items())[-GATEWAYS:]),
             "experiments": {name: one.plain(now_s) for name, one in self.experiments.items()},
             "stats": {name: one.stored() for name, one in self.stats.items()},
             "asked": {arm: share for arm, (share, _) in self._asked.items()},
+            "inputs": self.inputs.plain(),
+            "quality": {name: one.plain() for name, one in self.quality.items()},
+            "alarmed": sorted(self._alarmed),
+            "rolled_back": self._rolled_back,
         }
 
     def restore(self, plain: Mapping[str, Any], seen: Mapping[str, Mapping[str, bytes]], now_s: float) -> None:
         """Take up what `plain` was, where it is of the versions that are served; `seen` by experiment and measure."""
+        self._numbers |= plain["numbers"]
         if plain["versions"] != {name: arm.version for name, arm in self.arms.items()}:
             return
         for name, experiment in self.experiments.items():
@@ -109,6 +127,10 @@ class Judge:
         for name, stored in plain["stats"].items():
             self.stats.setdefault(name, ArmStats()).add(ArmStats.restored(stored))
         self._asked |= {arm: (share, now_s) for arm, share in plain["asked"].items()}
+        self.inputs.restore(plain["inputs"])
+        for name, one in self.quality.items():
+            one.restore(plain["quality"][name])
+        self._alarmed, self._rolled_back = set(plain["alarmed"]), plain["rolled_back"]
 
     def asked(self, shares: Mapping[str, float], now_s: float) -> None:
         """These shares were set as ordered."""

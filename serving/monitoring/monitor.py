@@ -1,5 +1,9 @@
 """Takes the batches of all gateways, lets the judge decide, acts through the control actor, and keeps what it knows in
-the store, so that a restart goes on where it was. `serving.monitoring.actor` runs it beside the gateways."""
+the store, so that a restart goes on where it was. `serving.monitoring.actor` runs it beside the gateways.
+
+It may be killed at any time. What it has written down it takes up again; what it has not, the gateways still have and
+send again (`serving.monitoring.outbox`); an order is written down before it is carried out.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from cluster import metrics
@@ -30,15 +34,20 @@ log = logging.getLogger(__name__)
 
 SAVE_S = 15.0
 SHOWN = 50  # decisions on the page
-SAID_KEPT = 10_000
+SAID_KEPT, SAID_SAVED = 10_000, 1000  # feedback about others' requests (count)
+FORM = 2  # of what is saved; another one is not taken up
+INTERRUPTED = "the monitor ended while this was carried out: the arms show whether it was"
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a gateway is told: the arms to ask in the shadow, and feedback about requests that others answered."""
+    """What a gateway is told: the arms to ask in the shadow, feedback about requests that others answered, the number
+    of its batch that is to come next, and that of the last one that is written down (-1: none)."""
 
     shadowed: Sequence[str]
     said: Sequence[Feedback]
+    awaits: int
+    saved: int
 
 
 class Hands(Protocol):
@@ -70,24 +79,27 @@ class Monitor:
         self._said: deque[Feedback] = deque()  # about requests that another gateway answered
         self._said_before = 0  # feedback that is no longer kept
         self._heard: dict[str, int] = {}
+        self._written: dict[str, int] = {}  # gateway -> its last batch that a save has in it
         with contextlib.suppress(OSError, RaydistillError):
             self.decisions.extend(one.row() for one in verdicts.read(self.store, self.model)[-SHOWN:])
 
     async def push(self, batch: Batch) -> Reply:
-        """Take a batch."""
+        """Take a batch, unless the gateway has earlier ones that are not known here: then those come first."""
         self.heard_s = time.monotonic()
-        self._said.extend(batch.said)
-        known = bool(self.judge.arms)
-        try:
-            self.judge.take(batch, time.monotonic())
-        except Exception:  # sent again it would fail again, and hold up what follows
-            log.exception("a batch of %s is not understood", batch.gateway)
-        if not known and self.judge.arms:
+        if not self.judge.arms and self.judge.meet(batch, self.heard_s):
             self._restore()
+        if self.judge.awaits(batch.gateway) <= batch.number <= max(self.judge.awaits(batch.gateway), batch.oldest):
+            self._said.extend(batch.said)
+            try:
+                self.judge.take(batch, self.heard_s)
+            except Exception:  # sent again it would fail again, and hold up what follows
+                log.exception("a batch of %s is not understood", batch.gateway)
         heard = self._heard.get(batch.gateway, self._said_before)
         self._heard[batch.gateway] = self._said_before + len(self._said)
         self._forget()
-        return Reply(self.judge.shadowed(), list(self._said)[max(0, heard - self._said_before) :])
+        said = list(self._said)[max(0, heard - self._said_before) :]
+        saved = self._written.get(batch.gateway, -1)
+        return Reply(self.judge.shadowed(), said, self.judge.awaits(batch.gateway), saved)
 
     def _forget(self) -> None:
         while len(self._said) > SAID_KEPT:
@@ -99,9 +111,13 @@ class Monitor:
         if not self.judge.arms:
             return
         before = [one.status for one in self.judge.experiments.values()]
-        for order in self.judge.decide(time.monotonic(), time.time_ns() // 1_000_000):
+        orders = self.judge.decide(time.monotonic(), time.time_ns() // 1_000_000)
+        ordered = [verdict for order in orders for verdict in order.verdicts]
+        if ordered:
+            self.save(ordered)
+        for order in orders:
             await self._obey(order)
-        if before != [one.status for one in self.judge.experiments.values()]:
+        if ordered or before != [one.status for one in self.judge.experiments.values()]:
             self.save()
         self._measure()
         if time.monotonic() - self._saved_s > SAVE_S:
@@ -141,8 +157,6 @@ class Monitor:
             log.warning("%s is not done: %s", order.action, error)
         for verdict in order.verdicts:
             self._note(verdict, failure)
-        if order.verdicts:
-            self.save()
 
     def _note(self, verdict: Verdict, failure: str | None) -> None:
         row = verdict.row()
@@ -182,28 +196,42 @@ class Monitor:
         if accuracy is not None:
             metrics.gauge("accuracy").set(accuracy.value, tags={"model": self.model})
 
-    def save(self) -> None:
-        """Write what is known of the experiments; a failure is said and tried again."""
+    def save(self, ordered: Sequence[Verdict] = ()) -> None:
+        """Write what is known, and verdicts that are about to be carried out; a failure is said and tried again."""
         self._saved_s = time.monotonic()
+        if not self.judge.arms:  # nothing is known yet: what is written stays
+            return
         seen = {
             name: {measure: _packed(seen.bits()) for measure, seen in one.seen.items()}
             for name, one in self.judge.experiments.items()
         }
-        record = self.judge.plain(time.monotonic()) | {"seen": seen}
+        record = self.judge.plain(time.monotonic()) | {
+            "form": FORM, "seen": seen, "ordered": [one.row() for one in ordered],
+            "said": [asdict(one) for one in list(self._said)[-SAID_SAVED:]],
+        }  # fmt: skip
         try:
             self.store.write_record(f"experiments/{self.model}", record)
         except (OSError, RaydistillError):
             log.exception("the state of experiments is not written")
+        else:
+            self._written = record["numbers"]
 
     def _restore(self) -> None:
-        """Take up what was saved, where it is of the versions that are served."""
+        """Take up what was saved, where it is of the versions that are served; verdicts that were being carried out
+        are noted where they are not yet."""
         record = self.store.read_record(f"experiments/{self.model}")
-        if record is not None:
-            seen = {
-                name: {measure: _unpacked(text) for measure, text in one.items()}
-                for name, one in record["seen"].items()
-            }
-            self.judge.restore(record, seen, time.monotonic())
+        if record is None or "form" not in record or record["form"] != FORM:
+            return
+        seen = {
+            name: {measure: _unpacked(text) for measure, text in one.items()} for name, one in record["seen"].items()
+        }
+        self.judge.restore(record, seen, time.monotonic())
+        self._written = record["numbers"]
+        self._said.extend(Feedback(**one) for one in record["said"])
+        noted = {one["verdict_id"] for one in self.decisions}
+        for one in record["ordered"]:
+            if one["verdict_id"] not in noted:
+                self._note(verdicts.of_row(one), INTERRUPTED)
 
 
 def _packed(bits: bytes) -> str:

@@ -28,6 +28,7 @@ from serving.monitoring.batches import Filling, now_ms, resident_bytes, row
 from serving.monitoring.judge import trial_arms
 from serving.monitoring.likeness import likeness
 from serving.monitoring.monitor import Reply
+from serving.monitoring.outbox import Outbox
 from serving.monitoring.shadows import Compared, Shadows
 from serving.seams.observe import CHAMPION, Arm, Ask, Feedback, Record
 from serving.traffic.log import TrafficLog, kept
@@ -80,7 +81,7 @@ class Witness:
         self._shadowed: Sequence[str] = ()
         self._recent: OrderedDict[str, Known] = OrderedDict()
         self._batch = Filling(uuid.uuid4().hex)
-        self._unsent: list[Batch] = []
+        self._outbox = Outbox()
         self._tasks: list[asyncio.Task[None]] = []
 
     def configure(self, arms: Sequence[Arm], salt: str) -> None:
@@ -136,11 +137,11 @@ class Witness:
         await asyncio.to_thread(self.log.close)
 
     async def push(self) -> None:
-        """Hand over what was seen; what the monitor does not take is kept for the next time."""
+        """Hand over what was seen; what the monitor does not take, or has not written down, is kept."""
         self._send()
-        while self._unsent:
-            reply = await self._link.push(self._unsent[0])
-            self._unsent.pop(0)
+        while (batch := self._outbox.next()) is not None:
+            reply = await self._link.push(batch)
+            self._outbox.heard(reply)
             self._shadowed = reply.shadowed
             for given in reply.said:
                 self._feed(given)
@@ -271,8 +272,7 @@ class Witness:
 
     def _send(self) -> None:
         if self._batch.arms:
-            self._unsent.append(self._batch.closed())
-            self._unsent = self._unsent[-60:]
+            self._outbox.put(self._batch.closed())
             self._batch = self._batch.following()
 
     def _logged(self, what: str, rows: int) -> None:

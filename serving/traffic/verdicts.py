@@ -44,6 +44,12 @@ class Verdict:
         return asdict(self) | {"detail": json.dumps(dict(self.detail), allow_nan=False), "request_ids": ids}
 
 
+def of_row(row: Mapping[str, Any]) -> Verdict:
+    """The verdict that `row` was made of."""
+    read = {"detail": json.loads(row["detail"] or "{}"), "request_ids": row["request_ids"] or ()}
+    return Verdict(**{**row, **read})
+
+
 def append(store: Store, verdict: Verdict) -> None:
     """Write one verdict; it is there for every reader when this returns."""
     tables.append(store, TABLE, verdict.model, [verdict.row()], verdict.at)
@@ -51,9 +57,5 @@ def append(store: Store, verdict: Verdict) -> None:
 
 def read(store: Store, model: str, since_ms: int = 0) -> list[Verdict]:
     """All verdicts about a model, oldest first, those written at `since_ms` or later."""
-    rows = tables.read(store, TABLE, model, since_ms).to_pylist()
-    found = [
-        Verdict(**row | {"detail": json.loads(row["detail"] or "{}"), "request_ids": row["request_ids"] or ()})
-        for row in rows
-    ]
+    found = [of_row(row) for row in tables.read(store, TABLE, model, since_ms).to_pylist()]
     return sorted(found, key=lambda one: (one.at, one.verdict_id))

