@@ -115,7 +115,12 @@ def _environment(authenticate: bool) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "__RAY"))}
     auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder() / TOKEN)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}"
-    ours = {"PATH": path, "RAY_TMPDIR": str(folder()), "RAYDISTILL_LOCAL": str(folder())}
+    ours = {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(ROOT / "serving/deployment/haproxy.sh"),
+        "PATH": path,
+        "RAY_TMPDIR": str(folder()),
+        "RAYDISTILL_LOCAL": str(folder()),
+    }
     return {**inherited, **ours, **(auth if authenticate else {"RAY_AUTH_MODE": "disabled"})}
 
 

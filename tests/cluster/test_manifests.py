@@ -197,6 +197,23 @@ def test_the_image_is_built_in_stages_runs_without_root_and_carries_no_build_too
 
 
 @pytest.mark.parametrize("gpu", [False, True])
+def test_serve_runs_haproxy_by_the_wrapper_in_the_image_which_manifests_leave_as_it_is(
+    gpu: bool, tmp_path: Path
+) -> None:
+    last = made("image", gpu=gpu)["Containerfile"].rpartition("\nFROM ")[2]
+    named = re.search(r"^ *RAY_SERVE_HAPROXY_BINARY_PATH=(\S+)", last, re.MULTILINE)
+    assert named is not None
+    wrapper = Path(named[1]).relative_to("/app")
+    assert f"COPY --chown=root:root {wrapper.parts[0]} /app/{wrapper.parts[0]}\n" in last
+    assert os.access(ROOT / wrapper, os.X_OK)  # COPY keeps the bits
+    cluster = document("rayservice", tmp_path)["spec"]["rayClusterConfig"]
+    for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+        _, container = pod_of(group)
+        assert container["workingDir"] == "/app"
+        assert "RAY_SERVE_HAPROXY_BINARY_PATH" not in [one["name"] for one in container["env"]]
+
+
+@pytest.mark.parametrize("gpu", [False, True])
 def test_the_image_has_what_every_command_needs(gpu: bool) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     wanted = set(extras) - {"all", "dev"} - (set() if gpu else {"gpu"})

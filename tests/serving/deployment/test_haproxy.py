@@ -3,8 +3,10 @@
 import contextlib
 import http.client
 import importlib
+import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -14,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from serving.deployment.haproxy import BUFFER_BYTES, haproxy_environment
+from serving.deployment.haproxy import WRAPPER, haproxy_environment
 from serving.deployment.loopback import free_port
 
+BUFFER_BYTES = 131_072
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
@@ -73,14 +76,15 @@ def haproxy(tmp_path: Path) -> Iterator[Any]:
         behind.extend(gateways)
         port, path = free_port("127.0.0.1"), variables["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"]
         config = serve.HAProxyConfig(
-            socket_path=variables["RAY_SERVE_HAPROXY_SOCKET_PATH"], bufsize=BUFFER_BYTES, metrics_enabled=False,
+            socket_path=variables["RAY_SERVE_HAPROXY_SOCKET_PATH"], metrics_enabled=False,
             metrics_port=int(variables["RAY_SERVE_HAPROXY_METRICS_PORT"]), is_head=True, has_received_routes=True,
         )  # fmt: skip
         config.http_options.host, config.http_options.port = "127.0.0.1", port
         servers = [serve.ServerConfig(f"s{one.port}", "127.0.0.1", one.port) for one in gateways]
         backend = serve.BackendConfig("gateway", "/", servers=servers, app_name="gateway")
         serve.HAProxyApi(config, {"gateway": backend}, path)._generate_config_file_internal()
-        running.append(subprocess.Popen([variables["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", path]))
+        binary = variables["RAY_SERVE_HAPROXY_BINARY_PATH"]
+        running.append(subprocess.Popen([binary, "-db", "-f", path], env={**os.environ, **variables}))
         until = time.monotonic() + 10
         while time.monotonic() < until:
             with socket.socket() as probe:
@@ -128,12 +132,19 @@ def test_a_body_beyond_the_buffer_still_arrives_whole(haproxy: Any) -> None:
     assert statuses(haproxy(gateway), 2, 3 * BUFFER_BYTES) == [200, 200]
 
 
-def test_every_port_is_bound_to_loopback_and_the_wrapper_may_run_twice(haproxy: Any, tmp_path: Path) -> None:
-    haproxy(Gateway())
-    wrapper, path = next((tmp_path / "hap").glob("haproxy-*")), tmp_path / "hap" / "haproxy.cfg"
+def test_the_wrapper_that_nodes_name_finds_haproxy_binds_loopback_and_may_run_twice(
+    haproxy: Any, tmp_path: Path
+) -> None:
+    haproxy(Gateway())  # as an embedded service runs it: a copy of the same file
+    path = tmp_path / "hap" / "haproxy.cfg"
     once = path.read_text()
-    subprocess.run([wrapper, "-c", "-f", path], check=True, capture_output=True)
-    assert path.read_text() == once
     assert once.count("option http-buffer-request") == 1
+    assert f"tune.bufsize {BUFFER_BYTES}\n" in once
     binds = [line.split()[1] for line in once.splitlines() if line.strip().startswith("bind ")]
     assert binds and all(one.startswith("127.0.0.1:") for one in binds), binds
+    folder = str(Path(sys.executable).parent)  # a node has our `python` on its path, and names the wrapper for Ray
+    node = {"PATH": f"{folder}:{os.environ['PATH']}", "RAY_SERVE_HAPROXY_BINARY_PATH": str(WRAPPER)}
+    path.write_text(once.replace("    option http-buffer-request\n", "").replace("bind 127.0.0.1:", "bind *:"))
+    for _ in range(2):
+        subprocess.run([WRAPPER, "-c", "-f", path], check=True, capture_output=True, env=node)
+        assert path.read_text() == once

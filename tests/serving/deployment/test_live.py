@@ -92,7 +92,8 @@ def requests_of(state: dict[str, Any]) -> int:
 
 def await_requests(live: Any, wanted: int | None = None) -> dict[str, Any]:
     """The page's state when it says that many requests, or (None) no more than two seconds before; fails after 60 s."""
-    until, before, state = time.monotonic() + 60, -1, {}
+    until, before = time.monotonic() + 60, -1
+    state: dict[str, Any] = {}
     while time.monotonic() < until:
         answered = httpx.get(f"{live.url}/ui/state", timeout=30, trust_env=False)
         if answered.status_code == 200:
