@@ -46,11 +46,12 @@ def openapi() -> Json:
     """The document of the gateway's application, with nothing served behind it but the default recipe's names."""
     from serving.seams.observe import Quiet
     from serving.web import routes
+    from serving.web.auth import Keys
 
     class Shown:
         """What the document asks a desk for: examples are made of it, and nobody is answered."""
 
-        observer = Quiet()
+        observer, keys = Quiet(), Keys(())
 
         def models(self) -> list[dict[str, Any]]:
             return [{"id": "digits", "arm": "champion"}]

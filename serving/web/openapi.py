@@ -12,6 +12,10 @@ from pydantic.json_schema import models_json_schema
 from serving.web import admin, api, chat, examples
 from serving.web.asked import Desk
 
+KEY = (
+    "An API key; x-api-key is read too. Routes below /v1/admin/ want one with the role admin: the operator's, or "
+    "one of `python -m serving key NAME --admin`."
+)
 REF = "#/components/schemas/{model}"
 BODIES: dict[str, type[BaseModel]] = {
     "/v1/predict": api.PredictRequest,
@@ -28,18 +32,27 @@ def of(app: FastAPI, desk: Desk) -> dict[str, Any]:
     _, schemas = models_json_schema([(body, "validation") for body in BODIES.values()], ref_template=REF)
     parts = found["components"]
     parts["schemas"].update(schemas["$defs"])
-    parts["securitySchemes"] = {
-        "key": {"type": "http", "scheme": "bearer", "description": "An API key; x-api-key is read too."}
-    }
+    parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": KEY}}
+    for path, operations in found["paths"].items():
+        wanted = _security(path, desk)
+        for operation in operations.values() if wanted is not None else ():
+            operation["security"] = wanted
     for path, example in bodies(desk).items():
         schema = {"$ref": REF.format(model=BODIES[path].__name__)}
         content: dict[str, Any] = {"application/json": {"schema": schema, "example": example}}
         if path == "/v1/predict":
             content["multipart/form-data"] = {"schema": schema}
-        operation = found["paths"][path]["post"]
-        operation["requestBody"] = {"required": True, "content": content}
-        operation["security"] = [{"key": []}] if path.startswith("/v1/admin") else [{}, {"key": []}]
+        found["paths"][path]["post"]["requestBody"] = {"required": True, "content": content}
     return found
+
+
+def _security(path: str, desk: Desk) -> list[dict[str, list[str]]] | None:
+    """What a route asks for; None: nothing. A role as OpenAPI 3.1 names it beside a scheme that has no scopes."""
+    if path.startswith("/v1/admin/"):
+        return [{"key": ["admin"]}]
+    if path.startswith("/v1/"):
+        return [{}, {"key": []}] if desk.keys.open else [{"key": []}]
+    return None
 
 
 def bodies(desk: Desk) -> dict[str, dict[str, Any]]:

@@ -37,6 +37,25 @@ def test_with_keys_every_route_but_health_needs_one_of_the_role(web: Any) -> Non
     assert web.send(desk, "GET", "/v1/models").status_code == 401
 
 
+def test_the_document_says_which_routes_want_which_key_and_they_do(web: Any) -> None:
+    desk, free = web.desk(web.seven, keys=[CLIENT_KEY, ADMIN_KEY]), web.desk(web.seven)
+    roles = set()
+    for path, operations in web.send(desk, "GET", "/openapi.json").json()["paths"].items():
+        for method, operation in operations.items():
+            wanted = [role for one in operation.get("security", []) for role in one.get("key", [])]
+            roles.add((path.startswith("/v1/admin/"), tuple(wanted)))
+            without = web.send(desk, method.upper(), path).status_code
+            assert (without == 401) == ("security" in operation) == ("401" in operation["responses"]), path
+            if wanted == ["admin"]:
+                assert web.send(desk, method.upper(), path, headers=bearer(CLIENT)).status_code == 403
+                assert "403" in operation["responses"]
+    assert roles == {(True, ("admin",)), (False, ())}
+    for path, operations in web.send(free, "GET", "/openapi.json").json()["paths"].items():
+        for method, operation in operations.items():
+            needed = "security" in operation and {} not in operation["security"]
+            assert (web.send(free, method.upper(), path).status_code == 401) == needed == path.startswith("/v1/admin/")
+
+
 def test_a_key_that_asks_too_often_is_told_when_to_come_again(web: Any) -> None:
     desk = web.desk(web.seven, keys=[CLIENT_KEY])
     codes = [web.post(desk, bearer(CLIENT), json={"text": "a"}) for _ in range(3)]
