@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.after import wording
+from jobs.terminal import whole
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -124,4 +125,4 @@ def show(found: Mapping[str, Any], where: Path | None) -> Group:
         table,
         Text("\n".join(["the recipes differ in", *(f"  {line}" for line in lines)] if lines else ["same recipe"])),
     ]
-    return Group(*parts, *([] if where is None else [Text(f"page: {where}", no_wrap=True, overflow="ignore")]))
+    return Group(*parts, *([] if where is None else [whole(f"page: {where}")]))

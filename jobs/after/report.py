@@ -11,6 +11,7 @@ from cluster.errors import ArtifactMissing
 from cluster.store import Artifact, Store
 from jobs import evaluate
 from jobs.after import wording
+from jobs.terminal import say, whole
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -65,7 +66,7 @@ def side_by_side(terminal: Terminal, store: Store, first: Report, second: Report
     path = store.workspace / "compared" / f"{found['first']}-{found['second']}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(compare.page(found))
-    terminal.answer({**found, "page": str(path)}, lambda console: console.print(compare.show(found, path), crop=False))
+    terminal.answer({**found, "page": str(path)}, lambda console: say(console, compare.show(found, path)))
 
 
 def show(report: Report) -> Group:
@@ -87,7 +88,7 @@ def show(report: Report) -> Group:
         f"parameters {wording.percent(values['param_share'], 0)}",
         f"{wording.times(values['speedup'])} faster",
     ]
-    page = Text(f"report: {report.folder / 'report.html'}", no_wrap=True, overflow="ignore")
+    page = whole(f"report: {report.folder / 'report.html'}")
     beside = [engines(values)] if values.get("engines") else []  # earlier reports have none
     return Group(models(values), Text(" \u00b7 ".join(told)), *beside, gates(values), page)
 
