@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ArtifactMissing
+from cluster.measured import STUDENT_INT8, TEACHER
 from cluster.store import Artifact, Store
 from jobs import evaluate
 from jobs.after import wording
@@ -97,7 +98,7 @@ def models(values: Mapping[str, Any]) -> Table:
     """One line per model: metrics, parameters, bytes, key/value bytes per token and latency at batch 1."""
     from rich.table import Table
 
-    metrics = list(values["models"]["teacher"]["metrics"])
+    metrics = list(values["models"][TEACHER]["metrics"])
     table = Table(title=f"{values['run']}: {values['rows']:,} test rows, scored by free answers", title_justify="left")
     table.add_column("model")
     for name in (*(wording.metric(metric) for metric in metrics), "parameters", "bytes", "KV B/token", "p50", "p95"):
@@ -111,7 +112,7 @@ def models(values: Mapping[str, Any]) -> Table:
         ]
         timed = model["latency_ms"] or {"p50": None, "p95": None}
         shown += [wording.milliseconds(timed["p50"]), wording.milliseconds(timed["p95"])]
-        table.add_row(wording.MODELS[name], *shown, style="bold" if name == "student_int8" else None)
+        table.add_row(wording.MODELS[name], *shown, style="bold" if name == STUDENT_INT8 else None)
     return table
 
 
@@ -127,7 +128,7 @@ def engines(values: Mapping[str, Any]) -> Table:
     for name, one in values["engines"].items():
         shown = [wording.percent(one["metrics"][primary]), wording.percent(one["agreement_float"])]
         shown += [wording.size(one["bytes"]), *(wording.milliseconds(one["latency_ms"][p]) for p in ("p50", "p95"))]
-        served = name == "student_int8"
+        served = name == STUDENT_INT8
         about = f"{one['engine']}, {one['scheme']}{' (served)' if served else ''}"
         table.add_row(about, *shown, style="bold" if served else None)
     return table
