@@ -184,7 +184,7 @@ def placed_trial(space: Space, store: Store, cpus: int) -> Any:
     from ray import tune
 
     labels = session.placed("train")
-    where = {"bundle_label_selector": [labels["label_selector"]]} if labels else {}
+    where: dict[str, Any] = {"bundle_label_selector": [labels["label_selector"]]} if labels else {}
     resources = tune.PlacementGroupFactory([{"CPU": float(cpus)}], **where)
     return tune.with_resources(tune.with_parameters(_trial, space=space, store=store), resources)
 
