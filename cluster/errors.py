@@ -12,6 +12,7 @@
     |  +- ArtifactMismatch           a field of the artifact is not what the reader needs
     |  +- AliasConflict              the alias moved since it was read
     +- StepFailed                 1  a step ended without its artifact
+    +- RayNotStarted              1  Ray's own processes did not come up on this machine
     +- GateFailed                 3  the artifact is there, and not good enough
 
 All of them pickle with every attribute, because they cross Ray's process borders.
@@ -128,6 +129,14 @@ class StepFailed(RaydistillError):
     def __init__(self, step: str, reason: str, hint: str | None = None) -> None:
         super().__init__(_lines(f"{step} failed: {reason}", hint=hint))
         self.step, self.reason, self.hint = step, reason, hint
+
+
+class RayNotStarted(RaydistillError):
+    """Ray's own processes did not come up on this machine: `got` is what Ray said of it."""
+
+    def __init__(self, *, got: str, expected: str, hint: str) -> None:
+        super().__init__(_lines("Ray did not start", got=got, expected=expected, hint=hint))
+        self.got, self.expected, self.hint = got, expected, hint
 
 
 class GateFailed(RaydistillError):

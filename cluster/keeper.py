@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cluster import local, session
+from cluster.errors import RaydistillError
 
 LOOPBACK = "127.0.0.1"
 
@@ -28,7 +29,8 @@ def main(shape: local.Shape) -> None:
         signal.signal(number, lambda number, frame: ended.set())
     with local.claimed() as publish:
         session.reap()
-        cluster = _start(shape)
+        with session.starting():
+            cluster = _start(shape)
         try:
             token = local.folder() / local.TOKEN
             running = local.Running(
@@ -67,4 +69,7 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
-    main(local.Shape(**json.loads(sys.argv[1])))
+    try:
+        main(local.Shape(**json.loads(sys.argv[1])))
+    except RaydistillError as error:
+        sys.exit(str(error))

@@ -24,6 +24,7 @@ from cluster.errors import InputError, StepFailed
 ROOT = Path(__file__).resolve().parents[1]
 TOKEN, LOG = "token", "keeper.log"
 START_S, STOP_S, POLL_S = 180.0, 60.0, 0.1
+LAST_LINES = 4  # of the log, where the keeper ends: one error of ours
 OBJECT_STORE_BYTES = 200_000_000  # a node's; what does not fit is spilled to disk
 
 
@@ -131,4 +132,4 @@ def prepare() -> None:
 
 def _last_lines(path: Path) -> str:
     lines = path.read_text(errors="replace").splitlines()
-    return " | ".join(lines[-3:]) or "it ended without a word"
+    return " | ".join(line.strip() for line in lines[-LAST_LINES:]) or "it ended without a word"

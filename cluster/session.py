@@ -1,20 +1,25 @@
 """Connects to Ray, in the only place that does, and clears up after drivers that were killed."""
 
+import contextlib
 import functools
 import logging
 import os
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from cluster import pins
 from cluster.environment import Role, prepare_environment, ray_folder, shipped_variables
-from cluster.errors import InputError
+from cluster.errors import InputError, RayNotStarted
 from cluster.recipe import ResourcesSection
 
-__all__ = ["commit", "connect", "disconnect", "left_behind", "on_loopback", "placed", "prepare_environment", "reap"]
+__all__ = [
+    "commit", "connect", "disconnect", "left_behind", "on_loopback", "placed", "prepare_environment", "reap",
+    "starting",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +36,8 @@ def connect(resources: ResourcesSection, *, role: Role = "embedded") -> None:
 
     Does nothing when it is connected already, so a task or an actor may call it too. An embedded Ray runs without
     dashboard, on loopback, and dies with this process. Run from the repository root with -m: workers import from the
-    working directory. Raises InputError when nothing answers at the address, and in a submitted job MismatchError when
-    this node's packages are not the submitter's.
+    working directory. Raises InputError when nothing answers at the address, RayNotStarted when the embedded one does
+    not come up, and in a submitted job MismatchError when this node's packages are not the submitter's.
     """
     _labels.update((step, labels) for step, labels in resources.labels.items())
     address = resources.ray_address or os.environ.get("RAY_ADDRESS") or None
@@ -47,20 +52,45 @@ def connect(resources: ResourcesSection, *, role: Role = "embedded") -> None:
         reap()
         cpus = resources.cpus or os.cpu_count()
         # "local", not unset: plain ray.init() would join whatever cluster a killed driver left in ray_current_cluster.
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
+        with starting():
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
         return
     try:
         ray.init(address=address, runtime_env=_shipped(), log_to_driver=False, logging_level=logging.WARNING)
     except ConnectionError as error:
         hint = "is it running, and are RAY_AUTH_MODE and RAY_AUTH_TOKEN those of the cluster?"
         raise InputError(f"no Ray cluster answers at {address}", got=error, hint=hint) from None
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """Raise RayNotStarted for what Ray raises where its own processes do not come up within the time it gives them.
+
+    That is 30 s for each, fixed in Ray's code. It says so by RuntimeError (the GCS), TimeoutError (a further node) and
+    a bare Exception (the raylet: ray/_private/node.py); of that class itself, for its subclasses are other things.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error) is not Exception and not isinstance(error, (RuntimeError, TimeoutError)):
+            raise
+        hint = (
+            "this machine is overloaded or short of memory: run the same command again when it is quieter; "
+            f"Ray's own logs: {ray_folder()}/session_latest/logs"
+        )
+        expected = "each of its processes up within 30 s"
+        raise RayNotStarted(got=_first_line(error), expected=expected, hint=hint) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def on_loopback() -> bool:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.errors import GateFailed, InputError
-from jobs.terminal import Terminal
+from jobs.terminal import Terminal, say
 
 if TYPE_CHECKING:
     from cluster.recipe import Recipe
@@ -99,7 +99,7 @@ def report(terminal: Terminal, run_name: str, store_root: str, other: str | None
     found = reports.read_report(store, run_name)
     if other is not None:
         return reports.side_by_side(terminal, store, found, reports.read_report(store, other))
-    return terminal.answer(found.values, lambda console: console.print(reports.show(found), crop=False))
+    return terminal.answer(found.values, lambda console: say(console, reports.show(found)))
 
 
 def inspect_labels(terminal: Terminal, run_name: str, store_root: str, rows: int) -> None:
@@ -120,7 +120,7 @@ def curate_audit(terminal: Terminal, sheet: str) -> None:
     from jobs.after import audit
 
     found = audit.read(Path(sheet))
-    terminal.answer(asdict(found), lambda console: console.print(audit.told(found), highlight=False))
+    terminal.answer(asdict(found), lambda console: say(console, audit.told(found)))
 
 
 def opened(asked: Asked) -> tuple[Recipe, Store]:
@@ -185,23 +185,21 @@ def _closing(console: Console, recipe: Recipe, store: Store) -> None:
     from jobs import step
     from jobs.after import report as reports
 
-    console.print(reports.show(reports.read_report(store, step.run_name(recipe))), crop=False)
+    say(console, reports.show(reports.read_report(store, step.run_name(recipe))))
 
 
 def _artifacts(console: Console, artifacts: Mapping[str, str]) -> None:
     for kind, aid in artifacts.items():
-        console.print(f"{kind} {aid}", highlight=False)
+        say(console, f"{kind} {aid}")
 
 
 def _planned(console: Console, document: Mapping[str, Any]) -> None:
     table = Table("step", "artifact", "id", "", title=document["run"], title_justify="left", box=None)
     for row in document["steps"]:
         table.add_row(row["verb"], row["kind"], row["id"], "[green]done[/green]" if row["done"] else "to do")
-    console.print(table)
-    console.print(
-        "gates: " + ", ".join(f"{name} {limit:g}" for name, limit in document["gates"].items()), highlight=False
-    )
-    console.print(f"disk: {document['disk_bytes'] >> 20} MiB free needed; the resolved recipe: --json")
+    say(console, table)
+    say(console, "gates: " + ", ".join(f"{name} {limit:g}" for name, limit in document["gates"].items()))
+    say(console, f"disk: {document['disk_bytes'] >> 20} MiB free needed; the resolved recipe: --json")
 
 
 def leave_ray() -> None:

@@ -22,6 +22,7 @@ from cluster.recipe import Recipe
 from cluster.store import Store
 from jobs import export, fit, promote, tasks
 from jobs.data import items
+from jobs.terminal import say
 from serving.web import api
 
 TIMEOUT_S = 30.0
@@ -139,9 +140,7 @@ def _show(
             who,
         ]
         table.add_row(*map(Text, cells))
-    console.print(table)
-    console.print(f"{right} of {len(answers)} right", highlight=False)
+    say(console, table)
+    say(console, f"{right} of {len(answers)} right")
     if fallback is not None:
-        console.print(
-            f"the last one with the student made {delay_ms} ms late: the teacher answered instead", highlight=False
-        )
+        say(console, f"the last one with the student made {delay_ms} ms late: the teacher answered instead")

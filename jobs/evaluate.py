@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster import schema, session
+from cluster.measured import CONTROL, STUDENT, STUDENT_INT8, TEACHER
 from cluster.recipe import Recipe
 from cluster.store import Artifact
 from jobs import curate, distill, export, fit, generate, tasks
@@ -81,7 +82,7 @@ def body(work: Work) -> None:
     (out / "report.html").write_text(page.render(report, curves, page.examples(rows, predictions)))
     (out / "MODEL_CARD.md").write_text(card.written(report, recipe))
     failed = [name for name, _, _ in gates.failed(report["gates"])]
-    headline = report["models"]["student_int8"]["metrics"][report["primary_metric"]]
+    headline = report["models"][STUDENT_INT8]["metrics"][report["primary_metric"]]
     work.draft.note(rows=len(rows), primary=headline, retention=report["retention"]["value"], gates_failed=failed)
 
 
@@ -94,9 +95,7 @@ def _reported(
     requests = functools.cache(tasks.of(recipe).requests)
     rows = exam.of(requests("test"), recipe.evaluate.max_rows, recipe.seed)
     samples = pq.read_table(folders["samples"] / "samples.parquet", columns=["prompt", "images", "label_name"])
-    models: dict[str, Path] = {
-        kind: folders[kind] / "hf" for kind in ("teacher", "student", "control") if kind in folders
-    }
+    models: dict[str, Path] = {kind: folders[kind] / "hf" for kind in (TEACHER, STUDENT, CONTROL) if kind in folders}
     few = next_tokens.LOGIT_ROWS if recipe.task == "text_generation" else LOGIT_ROWS
     others = beside.written(recipe, folders, aside, export.check_items_of(rows.items, few // 4))
     if recipe.task == "text_generation":
@@ -144,22 +143,22 @@ def _measured(
 ) -> dict[str, Any]:
     """The numbers: `models` and what compares them."""
     section, primary = recipe.evaluate, metrics.PRIMARY[recipe.task]
-    extra = {name: from_bundle(rows, folder, asked["student"], BESIDE) for name, folder in others.items()}
+    extra = {name: from_bundle(rows, folder, asked[STUDENT], BESIDE) for name, folder in others.items()}
     every = {**asked, **extra}
     engines = {name: one.engine for name, one in every.items() if one.engine is not None}
     timed = latency.interleaved(engines, latency.chosen(rows.items, section.latency_requests, recipe.seed), recipe.seed)
     right = {name: metrics.right(rows, one.texts) for name, one in asked.items()}
-    score = {name: metrics.score(rows, one.texts, asked["teacher"].texts, recipe.task) for name, one in every.items()}
+    score = {name: metrics.score(rows, one.texts, asked[TEACHER].texts, recipe.task) for name, one in every.items()}
     if recipe.task == "retrieval":
         score = {name: own | ranking.measured(rows.truth, every[name].answers) for name, own in score.items()}
-    student, int8, teacher = asked["student"], asked["student_int8"], asked["teacher"]
-    before, after = score["student"][primary], score["student_int8"][primary]
+    student, int8, teacher = asked[STUDENT], asked[STUDENT_INT8], asked[TEACHER]
+    before, after = score[STUDENT][primary], score[STUDENT_INT8][primary]
     unmerged = json.loads((folders["student"] / "unmerged.json").read_text())["kv_bytes_per_token"]
     items = rows.items[:: -(-len(rows) // LOGIT_ROWS)]
     return {
         "models": {name: _model(one, score[name], rows, timed.get(name)) for name, one in asked.items()},
         "primary_metric": primary,
-        "retention": bootstrap.ratio(right["student_int8"], right["teacher"], section.bootstrap, recipe.seed),
+        "retention": bootstrap.ratio(right[STUDENT_INT8], right[TEACHER], section.bootstrap, recipe.seed),
         "control_gain": _control_gain(rows, right, section.bootstrap, recipe.seed),
         "int8": {
             "task_drop": (before - after) / before if before else None,
@@ -168,16 +167,16 @@ def _measured(
         },
         "kv_share": int8.kv_bytes_per_token / unmerged if int8.kv_bytes_per_token else None,
         "param_share": student.params / teacher.params if student.params and teacher.params else None,
-        "speedup": timed["teacher"]["p50"] / timed["student_int8"]["p50"] if "teacher" in timed else None,
+        "speedup": timed[TEACHER]["p50"] / timed[STUDENT_INT8]["p50"] if TEACHER in timed else None,
         "engines": side_by_side.table(
-            {"student_int8": int8, **extra},
+            {STUDENT_INT8: int8, **extra},
             score.__getitem__,
             lambda name: metrics.agreement(every[name].texts, student.texts),
             timed,
         ),
         "calibration": {
             name: calibration.curve(right[name], np.array([answer.confidence for answer in asked[name].answers]))
-            for name in ("teacher", "student", "student_int8")
+            for name in (TEACHER, STUDENT, STUDENT_INT8)
         },
     }
 
@@ -192,11 +191,11 @@ def _model(one: Contender, score: Mapping[str, float], rows: Exam, timed: Mappin
 
 def _control_gain(rows: Exam, right: Mapping[str, np.ndarray], draws: int, seed: int) -> dict[str, Any] | None:
     """INT8 student minus control arm with its interval, on two-picture questions where there are any, else on all."""
-    if "control" not in right:
+    if CONTROL not in right:
         return None
     hard = exam.PICTURES[2]
     chosen = rows.groups[hard] if hard in rows.groups else np.ones(len(rows), bool)
-    gain = bootstrap.difference(right["student_int8"][chosen], right["control"][chosen], draws, seed)
+    gain = bootstrap.difference(right[STUDENT_INT8][chosen], right[CONTROL][chosen], draws, seed)
     return {"on": hard if hard in rows.groups else "all rows", **gain}
 
 
@@ -225,7 +224,7 @@ def _history(folders: Mapping[str, Path], artifacts: Mapping[str, Artifact]) -> 
 
 def _progress(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     """`history.json` of teacher, student and control, where they were trained."""
-    paths = {kind: folders[kind] / "history.json" for kind in ("teacher", "student", "control") if kind in folders}
+    paths = {kind: folders[kind] / "history.json" for kind in (TEACHER, STUDENT, CONTROL) if kind in folders}
     return {kind: json.loads(path.read_text()) for kind, path in paths.items() if path.is_file()}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from cluster import pauses
 from cluster.errors import StoreError
+from cluster.measured import STUDENT_INT8
 from cluster.recipe import Recipe
 from cluster.registry import Registry
 from cluster.session import commit
@@ -115,7 +116,7 @@ def _lineage(work: Work, report: Mapping[str, Any]) -> dict[str, str]:
         "commit": commit(),
         "run": report["run"],
         "recipe": report["recipe"]["name"],
-        primary: str(report["models"]["student_int8"]["metrics"][primary]),
+        primary: str(report["models"][STUDENT_INT8]["metrics"][primary]),
         "retention": str(report["retention"]["value"]),
         "gates_failed": ",".join(name for name, _, _ in gates.failed(report["gates"])),
     }

@@ -19,8 +19,9 @@ from subprocess import DEVNULL
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.logging import RichHandler
+from rich.text import Text
 
 from cluster import logs
 from cluster.edge import failure, reserved_stdout
@@ -70,6 +71,18 @@ class Terminal:
     def answers(self) -> Console:
         """The caller's stdout as a console; in a file or a pipe wide enough for every table of ours."""
         return Console(file=self.out, width=None if self.out.isatty() else FILE_WIDTH)
+
+
+def say(console: Console, what: RenderableType) -> None:
+    """Print a part of an answer: a line as it is, neither wrapped nor cropped nor read as markup, so that a script
+    finds the path in it whole; what lays itself out (a table) within the console's width."""
+    line = isinstance(what, str | Text)
+    console.print(what, soft_wrap=line, crop=False, markup=False if line else None, highlight=False)
+
+
+def whole(line: str) -> Text:
+    """A line that `say` prints whole among other parts of one answer."""
+    return Text(line, no_wrap=True, overflow="ignore")
 
 
 def execute(command: Callable[[Terminal], None], as_json: bool) -> int:

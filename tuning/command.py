@@ -13,7 +13,7 @@ from cluster.errors import RecipeError
 from cluster.recipe import Recipe, changed, load
 from cluster.recipe.load import RecipeLoader
 from cluster.store import Store
-from jobs.terminal import Terminal
+from jobs.terminal import Terminal, say
 from tuning.search import Wanted
 
 
@@ -33,7 +33,7 @@ def search(terminal: Terminal, recipe: Recipe, store: Store, wanted: Wanted) -> 
             session.disconnect()
     found, folder = results.content(artifact), artifact.path()
     answer = {**found, "artifact": artifact.id, "folder": str(folder), "best_recipe": str(folder / results.BEST)}
-    terminal.answer(answer, lambda console: console.print(report.show(found, folder), highlight=False))
+    terminal.answer(answer, lambda console: say(console, report.show(found, folder)))
 
 
 def with_space(recipe: Recipe, file: str) -> Recipe:

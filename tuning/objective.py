@@ -47,15 +47,13 @@ def body(work: Work, tell: Tell) -> None:
     io = TrialIo(work.draft.scratch / "training", job, answers, heard)
     try:
         progress = train(io, job)
-    except SystemExit:  # the search stops this trial: nothing goes on from here
+        if progress["status"] != "done":
+            raise StepFailed("trial", progress["reason"], health.ADVICE[progress["status"]])
+    except (SystemExit, StepFailed):  # the search stops this trial, or it cannot be trained: nothing goes on from here
         shutil.rmtree(work.draft.scratch)
-        forget(job)
         raise
-    if progress["status"] != "done":
-        shutil.rmtree(work.draft.scratch)
+    finally:
         forget(job)
-        raise StepFailed("trial", progress["reason"], health.ADVICE[progress["status"]])
-    forget(job)
     trained = time.perf_counter() - started
     newest = io.last_checkpoint()
     assert newest is not None

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from jobs.after import wording
 from jobs.after.page import filled
+from jobs.terminal import whole
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 OBJECTIVES: Mapping[str, Callable[[float | None], str]] = {
@@ -89,7 +90,7 @@ def show(found: Mapping[str, Any], folder: Path) -> RenderableType:
         )
     lines += [f"the Pareto front is the table above; page: {folder / 'report.html'}"]
     lines += [f"python -m jobs run {folder / 'best.yaml'}"] if found["best"] is not None else []
-    return Group(table, *lines)
+    return Group(table, *map(whole, lines))
 
 
 def _value(value: Any) -> str:

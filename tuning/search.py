@@ -151,7 +151,7 @@ def _tune(space: Space, store: Store, ledger: Ledger, wanted: Wanted, trials: in
     budget = Budget(ledger, wanted.minutes, wanted.money, section.price_per_hour)
     cpus = max(1, space.recipe.distill.engine.threads)
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(_trial, space=space, store=store), {"CPU": cpus}),
+        placed_trial(space, store, cpus),
         tune_config=tune.TuneConfig(
             search_alg=Study(space, asked, ledger.notes),
             scheduler=_asha(section),
@@ -179,6 +179,16 @@ def _asha(section: SearchSection) -> Any:
     )  # fmt: skip
 
 
+def placed_trial(space: Space, store: Store, cpus: int) -> Any:
+    """What Tune runs for a point: `cpus` each, on nodes with the labels that the recipe wants for training."""
+    from ray import tune
+
+    labels = session.placed("train")
+    where: dict[str, Any] = {"bundle_label_selector": [labels["label_selector"]]} if labels else {}
+    resources = tune.PlacementGroupFactory([{"CPU": float(cpus)}], **where)
+    return tune.with_resources(tune.with_parameters(_trial, space=space, store=store), resources)
+
+
 def _trial(config: Mapping[str, Any], space: Space, store: Store) -> None:
     """What Tune runs in a reused actor: one trial; what goes wrong on purpose is reported, so that the actor lives."""
     from ray import tune
@@ -192,9 +202,17 @@ def _trial(config: Mapping[str, Any], space: Space, store: Store) -> None:
 
 
 def _places(cpus: int) -> int:
+    """How many trials fit at once, at least one: nodes that lack a label that training wants do not count.
+
+    A selector with an operator (`!a`, `in(a,b)`) is Ray's to judge; here it excludes nobody: one trial more waits then.
+    """
     import ray
 
-    return max(1, int(ray.cluster_resources().get("CPU", 1)) // cpus)  # type: ignore[no-untyped-call]
+    wanted = session.placed("train").get("label_selector", {})
+    plain = {name: value for name, value in wanted.items() if not value.startswith(("!", "in("))}
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    fitting = [node for node in nodes if node["Alive"] and plain.items() <= node["Labels"].items()]
+    return max(1, sum(int(node["Resources"].get("CPU", 0)) // cpus for node in fitting))
 
 
 def _forget_unfinished(space: Space, store: Store, ledger: Ledger) -> None:

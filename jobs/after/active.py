@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.errors import ArtifactMissing, DataError, InputError, MismatchError
+from jobs.terminal import say
 from serving.bundle.answer import softmax
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def command(terminal: Terminal, wanted: Wanted, store: Store) -> None:
     document = _sheet(wanted, store)
     lines = [f"{document['rows']} of {document['candidates']} rows without a true label, by {wanted.by}",
              f"sheet {document['csv']}", f"then  {document['next']}"]  # fmt: skip
-    terminal.answer(document, lambda console: console.print("\n".join(lines), highlight=False, markup=False))
+    terminal.answer(document, lambda console: say(console, "\n".join(lines)))
 
 
 def _sheet(wanted: Wanted, store: Store) -> dict[str, Any]:

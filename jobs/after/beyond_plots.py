@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from cluster.measured import STUDENT_INT8, TEACHER
 from jobs.after import wording
 from jobs.after.plots import COLOURS, SERIES, legend_above, svg
 
@@ -29,7 +30,6 @@ BLOCKS = (
 )
 CLASSES_MAX = 14  # classes of the confusion that are still read; the most confused ones come first
 BARS_MAX = 16  # slices over all dimensions, the weakest first
-SERVED = "student_int8"
 
 
 def all_plots(report: Report) -> dict[str, str]:
@@ -49,13 +49,13 @@ def whole(report: Report) -> dict[str, Any]:
 
 def _confusion_height(report: Report) -> float | None:
     block = report["per_class"]
-    if block is None or SERVED not in block:
+    if block is None or STUDENT_INT8 not in block:
         return None
-    return 1.2 + 0.26 * min(CLASSES_MAX, len(block[SERVED]["confusion"]["labels"]))
+    return 1.2 + 0.26 * min(CLASSES_MAX, len(block[STUDENT_INT8]["confusion"]["labels"]))
 
 
 def _confusion(axes: Axes, report: Report) -> None:
-    found = report["per_class"][SERVED]["confusion"]
+    found = report["per_class"][STUDENT_INT8]["confusion"]
     counts = np.array(found["counts"], float)
     wrong = counts.sum(0) + counts.sum(1) - 2 * np.diag(counts)
     shown = np.sort(np.argsort(-wrong, kind="stable")[:CLASSES_MAX])
@@ -77,7 +77,7 @@ def _bars(report: Report) -> list[tuple[str, Mapping[str, Any]]]:
     """The weakest slices over all dimensions but the first picture's own, those of one dimension together."""
     dimensions = report["slices"] or {}
     found = [(dimension, one) for dimension, own in dimensions.items() if dimension != "slice" for one in _ranged(own)]
-    weakest = {id(one) for _, one in sorted(found, key=lambda pair: pair[1][SERVED])[:BARS_MAX]}
+    weakest = {id(one) for _, one in sorted(found, key=lambda pair: pair[1][STUDENT_INT8])[:BARS_MAX]}
     return [pair for pair in found if id(pair[1]) in weakest]
 
 
@@ -97,11 +97,11 @@ def _dimensions_height(report: Report) -> float | None:
 def _dimensions(axes: Axes, report: Report) -> None:
     bars = _bars(report)
     places = np.arange(len(bars))
-    values = np.array([one[SERVED] for _, one in bars])
+    values = np.array([one[STUDENT_INT8] for _, one in bars])
     low, high = (np.abs(np.array([one[end] for _, one in bars]) - values) for end in ("low", "high"))
-    axes.barh(places, values, 0.62, color=COLOURS[SERVED], xerr=np.stack([low, high]),
+    axes.barh(places, values, 0.62, color=COLOURS[STUDENT_INT8], xerr=np.stack([low, high]),
               error_kw={"ecolor": "#94a3b8", "elinewidth": 1.2})  # fmt: skip
-    axes.plot([one["teacher"] for _, one in bars], places, "|", color="#0f172a", markersize=11, markeredgewidth=2)
+    axes.plot([one[TEACHER] for _, one in bars], places, "|", color="#0f172a", markersize=11, markeredgewidth=2)
     names = [f"{wording.metric(dimension)}: {_short(str(one['name']), 20)} ({one['rows']})" for dimension, one in bars]
     axes.set_yticks(places, names, fontsize=8.5)
     axes.invert_yaxis()
@@ -120,12 +120,12 @@ def _robustness(axes: Axes, report: Report) -> None:
     for kind, colour in zip(kinds, SERIES * (1 + len(kinds) // len(SERIES)), strict=False):
         own = sorted((one for one in block["kinds"] if one["kind"] == kind), key=lambda one: one["severity"])
         steps = [0, *(one["severity"] for one in own)]
-        for model, style in ((SERVED, "-o"), ("teacher", "--")):
+        for model, style in ((STUDENT_INT8, "-o"), (TEACHER, "--")):
             if model in block["clean"]:
                 values = [block["clean"][model], *(one[model] for one in own)]
-                label = wording.metric(kind) if model == SERVED else None
+                label = wording.metric(kind) if model == STUDENT_INT8 else None
                 axes.plot(steps, values, style, color=colour, label=label, markersize=4,
-                          linewidth=1.8 if model == SERVED else 1.1)  # fmt: skip
+                          linewidth=1.8 if model == STUDENT_INT8 else 1.1)  # fmt: skip
     axes.set_xticks(range(4), ["clean", "mild", "medium", "strong"])
     axes.set_ylabel("share right")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
@@ -140,8 +140,8 @@ def _transfer(axes: Axes, report: Report) -> None:
     bins = report["transfer"]["agreement_by_confidence"]
     places = np.arange(len(bins))
     for index, (key, colour, label) in enumerate((
-        ("teacher_right", COLOURS["teacher"], "teacher is right"),
-        (SERVED, COLOURS[SERVED], "INT8 student says the same"),
+        ("teacher_right", COLOURS[TEACHER], "teacher is right"),
+        (STUDENT_INT8, COLOURS[STUDENT_INT8], "INT8 student says the same"),
     )):  # fmt: skip
         axes.bar(places + (index - 0.5) * 0.4, [one[key] for one in bins], 0.38, color=colour, label=label)
     names = [f"{one['low'] * 100:g}–{one['high'] * 100:g} %\n{one['rows']} rows" for one in bins]
@@ -158,7 +158,7 @@ def _fairness_height(report: Report) -> float | None:
 
 def _fairness(axes: Axes, report: Report) -> None:
     groups = sorted(report["fairness"]["groups"], key=lambda one: one["probability"])
-    axes.barh(range(len(groups)), [one["probability"] for one in groups], 0.62, color=COLOURS[SERVED])
+    axes.barh(range(len(groups)), [one["probability"] for one in groups], 0.62, color=COLOURS[STUDENT_INT8])
     axes.set_yticks(range(len(groups)), [_short(one["name"], 22) for one in groups], fontsize=8.5)
     axes.grid(axis="y", visible=False)
     axes.set(xlim=(0, 1.0), xlabel="mean probability")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cluster.measured import STUDENT_INT8, TEACHER
 from cluster.recipe import Recipe
 from jobs.after import wording
 from jobs.measure import gates
@@ -42,7 +43,7 @@ def _header(report: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
     if licence["license"] == "other":
         licence["license_name"] = known or "not declared"
     base = {"base_model": recipe.teacher.weights} if recipe.teacher.weights else {}
-    reached = report["models"]["student_int8"]["metrics"]
+    reached = report["models"][STUDENT_INT8]["metrics"]
     results = [
         {"type": name, "value": round(value, 5), "name": wording.metric(name)} for name, value in reached.items()
     ]
@@ -56,7 +57,7 @@ def _header(report: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
 
 
 def _about(report: Mapping[str, Any], recipe: Recipe) -> str:
-    student, teacher = report["models"]["student_int8"], report["models"]["teacher"]
+    student, teacher = report["models"][STUDENT_INT8], report["models"][TEACHER]
     name, metric = report["primary_metric"], wording.metric(report["primary_metric"])
     kept = wording.percent(report["retention"]["value"])
     size = f"{wording.count(student['params'])} parameters, {wording.size(student['bytes'])} on disk"
@@ -82,7 +83,7 @@ def _use(recipe: Recipe) -> str:
 
 
 def _quality(report: Mapping[str, Any]) -> str:
-    names = list(report["models"]["teacher"]["metrics"])
+    names = list(report["models"][TEACHER]["metrics"])
     head = ["model", *(wording.metric(name) for name in names), "bytes", "p50", "p95"]
     rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for key, model in report["models"].items():
@@ -103,12 +104,12 @@ def _quality(report: Mapping[str, Any]) -> str:
 
 def _limits(report: Mapping[str, Any]) -> str:
     lines = []
-    slices = sorted(report["models"]["student_int8"]["slices"].items(), key=lambda one: one[1])[:3]
+    slices = sorted(report["models"][STUDENT_INT8]["slices"].items(), key=lambda one: one[1])[:3]
     if slices:
         lines.append(
             "weakest slices: " + ", ".join(f"{name} ({wording.percent(value)} right)" for name, value in slices)
         )
-    if "student_int8" in report["calibration"]:
+    if STUDENT_INT8 in report["calibration"]:
         lines.append(f"expected calibration error {wording.percent(report['calibration']['student_int8']['ece'])}")
     if report.get("robustness"):
         worst = max(report["robustness"]["kinds"], key=lambda one: one["drop"], default=None)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.measured import STUDENT_INT8, TEACHER
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 Records = Mapping[str, Mapping[str, Any]]
 Run = Mapping[str, Any]
@@ -71,7 +73,7 @@ def of_run(key: Callable[[Run], float], setting: Callable[[Run], str]) -> Callab
 
 
 def _setting(run: Run) -> str:
-    teacher, student = (run["models"][kind]["params"] for kind in ("teacher", "student_int8"))
+    teacher, student = (run["models"][kind]["params"] for kind in (TEACHER, STUDENT_INT8))
     return f"{run['recipe']['name']}: {teacher:,} -> {student:,} parameters, INT8, {run['rows']:,} test rows"
 
 
@@ -80,7 +82,7 @@ def _kept(run: Run) -> float:
 
 
 def _accuracy(run: Run) -> float:
-    return float(run["models"]["student_int8"]["metrics"][run["primary_metric"]])
+    return float(run["models"][STUDENT_INT8]["metrics"][run["primary_metric"]])
 
 
 def _fewer(records: Records, run: Run | None) -> Found | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.commands import Asked, leave_ray, opened
-from jobs.terminal import Terminal
+from jobs.terminal import Terminal, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,13 +89,11 @@ def schedule(terminal: Terminal, given: Given, form: str, out: str | None) -> No
     path = Path(out or schedules.FORMS[form].file)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    terminal.answer({"form": form, "file": str(path)}, lambda console: console.print(f"wrote {path}", highlight=False))
+    terminal.answer({"form": form, "file": str(path)}, lambda console: say(console, f"wrote {path}"))
 
 
 def _told(console: Console, document: Mapping[str, Any]) -> None:
-    from rich.markup import escape
-
     for name, value in document.items():
         rows = value.items() if isinstance(value, Mapping) else [(name, value)]
         for key, own in rows:
-            console.print(escape(f"{key}: {'none' if own is None else own}"), highlight=False)
+            say(console, f"{key}: {'none' if own is None else own}")

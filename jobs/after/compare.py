@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.measured import CONTROL, STUDENT, STUDENT_INT8, TEACHER
 from jobs.after import wording
+from jobs.terminal import whole
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
 
 TEMPLATE = Path(__file__).with_name("compare.html.j2")
-MODELS = ("teacher", "student", "student_int8", "control")
+MODELS = (TEACHER, STUDENT, STUDENT_INT8, CONTROL)
 PLAIN = (("retention", "value"), ("int8", "task_drop"), ("int8", "agreement"), ("int8", "logit_error"))
 SINGLE = ("kv_share", "param_share", "speedup")
 
@@ -52,7 +54,7 @@ def _numbers(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[di
 
 
 def _slices(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    one, other = (report["models"]["student_int8"]["slices"] for report in (first, second))
+    one, other = (report["models"][STUDENT_INT8]["slices"] for report in (first, second))
     rows = [_row(name, "share", one.get(name), other.get(name)) for name in dict.fromkeys([*one, *other])]
     yield from sorted(rows, key=lambda row: row["change"] if row["change"] is not None else 0.0)
 
@@ -124,4 +126,4 @@ def show(found: Mapping[str, Any], where: Path | None) -> Group:
         table,
         Text("\n".join(["the recipes differ in", *(f"  {line}" for line in lines)] if lines else ["same recipe"])),
     ]
-    return Group(*parts, *([] if where is None else [Text(f"page: {where}", no_wrap=True, overflow="ignore")]))
+    return Group(*parts, *([] if where is None else [whole(f"page: {where}")]))

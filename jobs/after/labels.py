@@ -12,10 +12,12 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from cluster.errors import ArtifactMissing, StepFailed
 from cluster.store import Artifact, Store
 from jobs.data.labels import checks, reader
+from jobs.terminal import say
 
 LIKELIEST = 5  # tokens shown per position
 WIDTH = 60  # characters of a prompt
@@ -55,15 +57,14 @@ def show(console: Console, document: dict[str, Any]) -> None:
             likeliest = "  ".join(f"{one['text']!r} {one['probability']:.3f}" for one in position["likeliest"])
             about = (row["sample_id"], row["prompt"][:WIDTH], row["response"]) if first else ("", "", "")
             table.add_row(*(escape(str(one)) for one in (*about, position["token"], position["entropy"], likeliest)))
-    console.print(table)
+    say(console, table)
     size = document["bytes_per_token"]
-    console.print(
-        f"bytes per token on disk: labels {size['label']:g}, hidden states {size['hidden']:g}", highlight=False
-    )
+    say(console, f"bytes per token on disk: labels {size['label']:g}, hidden states {size['hidden']:g}")
     for problem in document["problems"]:
-        console.print(f"[red]✗[/red] {escape(problem)}", highlight=False)
+        say(console, Text("✗ ", "red").append(problem, "default"))
     if not document["problems"]:
-        console.print("[green]✓[/green] checksums, lengths, ids, draws, masses and entropies of all rows")
+        right = "checksums, lengths, ids, draws, masses and entropies of all rows"
+        say(console, Text("✓ ", "green").append(right, "default"))
 
 
 def refuse_problems(document: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from cluster.errors import ArtifactCorrupt, StoreError
 from cluster.registry import Version
 from cluster.store import Artifact, Store
 from jobs.after import naming, wording
+from jobs.terminal import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -116,7 +117,7 @@ def show(console: Console, document: Mapping[str, Any]) -> None:
         arrow = "   " if node["kind"] in BESIDE else f"{'':>{2 * min(depth, 4)}}\u2190 " if depth else ""
         console.print(f"{arrow}[bold]{node['kind']}[/bold] {node['id']}  {state}", highlight=False)
         for line in _lines(node):
-            console.print(escape(f"{'':>{2 * min(depth, 4) + 4}}{line}"), highlight=False)
+            say(console, f"{'':>{2 * min(depth, 4) + 4}}{line}")
 
 
 def _lines(node: Mapping[str, Any]) -> Sequence[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from cluster.measured import CONTROL, STUDENT_INT8, TEACHER
 from cluster.recipe import Gates
 from jobs.after import wording
 from jobs.measure import gates
@@ -60,9 +61,9 @@ def filled(template: Path, **values: Any) -> str:
 def examples(rows: Exam, predictions: pa.Table, count: int = EXAMPLES) -> list[dict[str, Any]]:
     """Up to `count` rows that the INT8 student got wrong, taken in turn from every slice, the surest mistakes first."""
     columns = predictions.to_pydict()
-    others = [name for name in ("teacher", "control") if name in columns]
+    others = [name for name in (TEACHER, CONTROL) if name in columns]
     queues: defaultdict[str, list[int]] = defaultdict(list)
-    wrong = [row for row in range(len(rows)) if columns["student_int8"][row] != rows.truth[row]]
+    wrong = [row for row in range(len(rows)) if columns[STUDENT_INT8][row] != rows.truth[row]]
     for row in sorted(wrong, key=lambda row: -columns["student_int8_confidence"][row]):
         queues[rows.slices[row]].append(row)
     turns = sorted((turn, row) for queue in queues.values() for turn, row in enumerate(queue))
@@ -72,7 +73,7 @@ def examples(rows: Exam, predictions: pa.Table, count: int = EXAMPLES) -> list[d
             "images": [base64.b64encode(image).decode() for image in rows.items[row]["images"]],
             "slice": rows.slices[row],
             "truth": rows.truth[row],
-            "answer": columns["student_int8"][row],
+            "answer": columns[STUDENT_INT8][row],
             "confidence": columns["student_int8_confidence"][row],
             "others": {name: columns[name][row] for name in others},
         }

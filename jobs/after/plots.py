@@ -16,16 +16,17 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
+from cluster.measured import BASELINE, CONTROL, STUDENT, STUDENT_INT8, TEACHER
 from jobs.after import wording
 from jobs.after.wording import MODELS
 
 Report = Mapping[str, Any]
 COLOURS = {
-    "teacher": "#475569",
-    "student": "#7dd3fc",
-    "student_int8": "#2563eb",
-    "control": "#f59e0b",
-    "baseline": "#a8a29e",
+    TEACHER: "#475569",
+    STUDENT: "#7dd3fc",
+    STUDENT_INT8: "#2563eb",
+    CONTROL: "#f59e0b",
+    BASELINE: "#a8a29e",
 }
 SERIES = ("#2563eb", "#f59e0b", "#0d9488", "#be185d", "#7c3aed", "#65a30d")
 SLICES_MAX = 15  # bars beyond this are no longer read
@@ -73,7 +74,7 @@ def svg(name: str, height: float, draw: Any, *data: Any) -> str:
 def _tradeoff(axes: Axes, report: Report) -> None:
     models, primary = report["models"], report["primary_metric"]
     reached = {name: model["metrics"][primary] for name, model in models.items()}
-    timed = [name for name in ("teacher", "student", "student_int8") if models[name]["latency_ms"]]
+    timed = [name for name in (TEACHER, STUDENT, STUDENT_INT8) if models[name]["latency_ms"]]
     largest = max(models[name]["bytes"] for name in timed)
     for name in timed:
         size, x = models[name]["bytes"], models[name]["latency_ms"]["p50"]
@@ -87,11 +88,11 @@ def _tradeoff(axes: Axes, report: Report) -> None:
             zorder=3,
             label=label,
         )
-    seen = [share for name, share in reached.items() if name != "baseline"]
+    seen = [share for name, share in reached.items() if name != BASELINE]
     seen += [one["metrics"][primary] for one in (report["engines"] or {}).values()]
     room = max(0.3 * (max(seen) - min(seen)), 0.01)
     bottom, top = min(seen) - room, max(seen) + room
-    for name in ("teacher", "control", "baseline"):
+    for name in (TEACHER, CONTROL, BASELINE):
         if name in reached and name not in timed:
             # A baseline far below would press everything else into one line; its number says enough.
             drawn = bottom <= reached[name] <= top
@@ -116,7 +117,7 @@ def _tradeoff(axes: Axes, report: Report) -> None:
 
 def _engines(axes: Axes, report: Report) -> list[float]:
     """Draw the student in other engines as diamonds; their median latencies (ms)."""
-    others = [one for name, one in (report["engines"] or {}).items() if name != "student_int8"]
+    others = [one for name, one in (report["engines"] or {}).items() if name != STUDENT_INT8]
     for one, colour in zip(others, itertools.cycle(SERIES[1:])):
         label = f"{one['engine'].partition(' ')[0]} {one['scheme']}, {wording.size(one['bytes'])}"
         reached = one["metrics"][report["primary_metric"]]
@@ -126,7 +127,7 @@ def _engines(axes: Axes, report: Report) -> list[float]:
 
 def _calibration(axes: Axes, report: Report) -> None:
     axes.plot([0, 1], [0, 1], color="#94a3b8", linestyle=":", linewidth=1.4)
-    for name in ("teacher", "student_int8"):
+    for name in (TEACHER, STUDENT_INT8):
         measured = report["calibration"][name]
         xs, ys, rows = ([one[key] for one in measured["bins"]] for key in ("confidence", "right", "rows"))
         label = f"{MODELS[name]} (ECE {wording.percent(measured['ece'])})"
@@ -148,12 +149,12 @@ def legend_above(axes: Axes, columns: int) -> Legend:
 
 def _slices(report: Report) -> list[str]:
     """Slices that get bars, in order; of many the ones where the INT8 student is weakest."""
-    own = report["models"]["student_int8"]["slices"]
+    own = report["models"][STUDENT_INT8]["slices"]
     return list(own) if len(own) <= SLICES_MAX else sorted(own, key=own.__getitem__)[:SLICES_MAX]
 
 
 def _slice_bars(axes: Axes, report: Report, slices: Sequence[str]) -> None:
-    names = [name for name in ("teacher", "student_int8", "control") if name in report["models"]]
+    names = [name for name in (TEACHER, STUDENT_INT8, CONTROL) if name in report["models"]]
     for index, name in enumerate(names):
         values = [report["models"][name]["slices"][one] for one in slices]
         places = [place + (index - (len(names) - 1) / 2) * 0.26 for place in range(len(slices))]
@@ -211,17 +212,17 @@ def _shares(axes: Axes, stages: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _curves(axes: Axes, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    for name in ("teacher", "control", "student"):
+    for name in (TEACHER, CONTROL, STUDENT):
         if points := curves.get(name):
             steps, ends = _steps(points)
             axes.plot(
                 steps,
                 [point["loss"] for point in points],
-                color=COLOURS["student_int8" if name == "student" else name],
+                color=COLOURS[STUDENT_INT8 if name == STUDENT else name],
                 label=MODELS[name].split()[0],
                 linewidth=1.5,
             )
-            if name == "student":
+            if name == STUDENT:
                 for end in ends:
                     axes.axvline(end, color="#cbd5e1", linewidth=1)
     axes.set(xlabel="optimizer step (lines: the student's stages)", ylabel="training loss")

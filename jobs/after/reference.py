@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import errors
+from cluster.measured import TEACHER
 from cluster.recipe import known_recipes, load
 from jobs.after import claims, http_page, knobs, metrics_page, wording
 from jobs.after.markdown import table
@@ -125,7 +126,7 @@ def measured() -> str:
     if not path.is_file():
         return "No run has been recorded yet (docs/measured.json).\n"
     report = json.loads(path.read_text(encoding="utf-8"))
-    names = [name for name in report["models"]["teacher"]["metrics"] if name in HEADLINE]
+    names = [name for name in report["models"][TEACHER]["metrics"] if name in HEADLINE]
     rows = [(wording.MODELS[name], *_headline(model, names)) for name, model in report["models"].items()]
     head = ("", *map(wording.metric, names), "parameters", "bytes", "KV bytes per token", "p50", "p95")
     return "\n" + table(head, rows) + "\n" + _told(report) + "\n\n"

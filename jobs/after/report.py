@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ArtifactMissing
+from cluster.measured import STUDENT_INT8, TEACHER
 from cluster.store import Artifact, Store
 from jobs import evaluate
 from jobs.after import wording
+from jobs.terminal import say, whole
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -65,7 +67,7 @@ def side_by_side(terminal: Terminal, store: Store, first: Report, second: Report
     path = store.workspace / "compared" / f"{found['first']}-{found['second']}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(compare.page(found))
-    terminal.answer({**found, "page": str(path)}, lambda console: console.print(compare.show(found, path), crop=False))
+    terminal.answer({**found, "page": str(path)}, lambda console: say(console, compare.show(found, path)))
 
 
 def show(report: Report) -> Group:
@@ -87,7 +89,7 @@ def show(report: Report) -> Group:
         f"parameters {wording.percent(values['param_share'], 0)}",
         f"{wording.times(values['speedup'])} faster",
     ]
-    page = Text(f"report: {report.folder / 'report.html'}", no_wrap=True, overflow="ignore")
+    page = whole(f"report: {report.folder / 'report.html'}")
     beside = [engines(values)] if values.get("engines") else []  # earlier reports have none
     return Group(models(values), Text(" \u00b7 ".join(told)), *beside, gates(values), page)
 
@@ -96,7 +98,7 @@ def models(values: Mapping[str, Any]) -> Table:
     """One line per model: metrics, parameters, bytes, key/value bytes per token and latency at batch 1."""
     from rich.table import Table
 
-    metrics = list(values["models"]["teacher"]["metrics"])
+    metrics = list(values["models"][TEACHER]["metrics"])
     table = Table(title=f"{values['run']}: {values['rows']:,} test rows, scored by free answers", title_justify="left")
     table.add_column("model")
     for name in (*(wording.metric(metric) for metric in metrics), "parameters", "bytes", "KV B/token", "p50", "p95"):
@@ -110,7 +112,7 @@ def models(values: Mapping[str, Any]) -> Table:
         ]
         timed = model["latency_ms"] or {"p50": None, "p95": None}
         shown += [wording.milliseconds(timed["p50"]), wording.milliseconds(timed["p95"])]
-        table.add_row(wording.MODELS[name], *shown, style="bold" if name == "student_int8" else None)
+        table.add_row(wording.MODELS[name], *shown, style="bold" if name == STUDENT_INT8 else None)
     return table
 
 
@@ -126,7 +128,7 @@ def engines(values: Mapping[str, Any]) -> Table:
     for name, one in values["engines"].items():
         shown = [wording.percent(one["metrics"][primary]), wording.percent(one["agreement_float"])]
         shown += [wording.size(one["bytes"]), *(wording.milliseconds(one["latency_ms"][p]) for p in ("p50", "p95"))]
-        served = name == "student_int8"
+        served = name == STUDENT_INT8
         about = f"{one['engine']}, {one['scheme']}{' (served)' if served else ''}"
         table.add_row(about, *shown, style="bold" if served else None)
     return table

@@ -15,6 +15,7 @@ from cluster.store import Artifact, Store
 from jobs import evaluate
 from jobs.after import naming, wording
 from jobs.measure.shares import wilson
+from jobs.terminal import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -110,8 +111,9 @@ def _metrics(first: Mapping[str, Any], again: Mapping[str, Any]) -> list[dict[st
 def show(console: Console, document: Mapping[str, Any]) -> None:
     """The document of `run` for people."""
     from rich.table import Table
+    from rich.text import Text
 
-    console.print(f"{document['run']} once more, in {document['store']}: [bold]{document['verdict']}[/bold]")
+    say(console, Text(f"{document['run']} once more, in {document['store']}: ").append(document["verdict"], "bold"))
     table = Table("artifact", "id", "again", box=None)
     for one in document["artifacts"]:
         told = one["verdict"] if not one["files"] else f"{one['verdict']}: {_some(one['files'])}"
@@ -119,7 +121,7 @@ def show(console: Console, document: Mapping[str, Any]) -> None:
     for one in document["metrics"]:
         values = f"{wording.plain(one['first'])} then {wording.plain(one['again'])}"
         table.add_row(f"{wording.MODELS[one['model']]}, {wording.metric(one['metric'])}", values, one["verdict"])
-    console.print(table)
+    say(console, table)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from cluster.measured import BASELINE, CONTROL, STUDENT, STUDENT_INT8, TEACHER
+
 DASH = "\u2013"
-MODELS = {
-    "teacher": "teacher",
-    "student": "student float",
-    "student_int8": "student INT8",
-    "control": "control arm",
-    "baseline": "baseline",
+MODELS: Mapping[str, str] = {
+    TEACHER: "teacher",
+    STUDENT: "student float",
+    STUDENT_INT8: "student INT8",
+    CONTROL: "control arm",
+    BASELINE: "baseline",
 }
 
 

@@ -151,6 +151,7 @@ def _probe(terminal: Terminal, given: Mapping[str, Any]) -> None:
     from cluster.store import Store
     from jobs.before import probe
     from jobs.progress import Progress
+    from jobs.terminal import say
 
     recipe, store = recipes.load(given["recipe"], given["changes"] or []), Store.open(given["store"])
     try:
@@ -161,5 +162,5 @@ def _probe(terminal: Terminal, given: Mapping[str, Any]) -> None:
             from cluster import session
 
             session.disconnect()
-    terminal.answer(found, lambda console: console.print(probe.show(found), highlight=False))
+    terminal.answer(found, lambda console: say(console, probe.show(found)))
     probe.refuse_no_go(found)

@@ -25,6 +25,7 @@ from jobs.before.seeds import SPLITS, Found, Seed, Shares
 from jobs.data import cells, readers, tabular
 from jobs.data import pictures as table_pictures
 from jobs.data.readers import DeadLetter
+from jobs.terminal import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -251,6 +252,6 @@ def _show(console: Console, summary: Mapping[str, Any]) -> None:
         "written to": summary["out"],
     }  # fmt: skip
     for name, text in lines.items():
-        console.print(f"{name:<14}{text}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"{name:<14}{text}")
     after = f"next          {summary['next']}" if summary["next"] else f"it needs      {summary['needs']}"
-    console.print(after, highlight=False, markup=False, soft_wrap=True)
+    say(console, after)

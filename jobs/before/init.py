@@ -21,6 +21,7 @@ from cluster.recipe import ExportSection, known_recipes, load
 from cluster.recipe.explain import nearest
 from jobs.before import ingest, licences
 from jobs.before.seeds import SPLITS
+from jobs.terminal import say
 
 if TYPE_CHECKING:
     from jobs.terminal import Terminal
@@ -64,7 +65,7 @@ def command(terminal: Terminal, given: Mapping[str, str | None], out: str | None
     answers = ask(terminal, given)
     path = Path(out or f"{answers['name']}.yaml").expanduser()
     document = write(answers, path, store)
-    terminal.answer(document, lambda console: console.print(_said(document), highlight=False, markup=False))
+    terminal.answer(document, lambda console: say(console, _said(document)))
 
 
 def ask(terminal: Terminal, given: Mapping[str, str | None]) -> dict[str, str]:
@@ -102,7 +103,7 @@ def _asked(terminal: Terminal, question: Question, default: str | None) -> str |
             return None
         if typed is None or not question.choices or typed in question.choices:
             return typed
-        terminal.console.print(f"{typed} is none of them", highlight=False, markup=False)
+        say(terminal.console, f"{typed} is none of them")
 
 
 def _own_name(data: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from cluster.measured import BASELINE, CONTROL, STUDENT, STUDENT_INT8, TEACHER
 from jobs.export import engine_bytes
 from jobs.measure import baselines, sizes
 from jobs.measure.exam import Exam
@@ -45,18 +46,18 @@ def ask_all(exam: Exam, models: Mapping[str, Path], bundle: Path, samples: pa.Ta
     asked row by row as a server does that never pads; the two float32 bundles below it are there to be timed.
     """
     note = "accuracy from torch, bytes and latency from float32 ONNX"
-    if teachers.elsewhere(models["teacher"]):
-        teacher = from_elsewhere(exam, models["teacher"])
+    if teachers.elsewhere(models[TEACHER]):
+        teacher = from_elsewhere(exam, models[TEACHER])
     else:
-        teacher = from_torch(exam, models["teacher"], bundle / "teacher", note)
-    student = from_torch(exam, models["student"], bundle / "float32", note)
-    asked = {"teacher": teacher, "student": student, "student_int8": from_bundle(exam, bundle, student, SERVED)}
-    if "control" in models:
-        control = from_torch(exam, models["control"], bundle / "float32", "the student's network on true labels alone")
+        teacher = from_torch(exam, models[TEACHER], bundle / "teacher", note)
+    student = from_torch(exam, models[STUDENT], bundle / "float32", note)
+    asked = {TEACHER: teacher, STUDENT: student, STUDENT_INT8: from_bundle(exam, bundle, student, SERVED)}
+    if CONTROL in models:
+        control = from_torch(exam, models[CONTROL], bundle / "float32", "the student's network on true labels alone")
         # Same shape as the student: timing it would be timing the student twice.
-        asked["control"] = replace(control, engine=None)
+        asked[CONTROL] = replace(control, engine=None)
     floor = baselines.fit(task, samples, predict.verify(bundle))
-    asked["baseline"] = Contender(
+    asked[BASELINE] = Contender(
         floor.predict(exam.items), floor.params, floor.params, floor.bytes, None, floor, floor.about
     )
     return asked

@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.measured import STUDENT, STUDENT_INT8, TEACHER
 from jobs.export import engine_bytes
 from jobs.measure import alone, graph_cost, sizes
 from serving.bundle import predict
 
 COUNTED = 2  # requests whose graphs are profiled
-SERVED = "student_int8"
-FLOAT = {"student": "float32", "teacher": "teacher"}  # model -> the folder of its float32 graphs below the bundle
+FLOAT = {STUDENT: "float32", TEACHER: "teacher"}  # model -> the folder of its float32 graphs below the bundle
 
 
 def engines(bundle: Path) -> dict[str, Path]:
     """Name -> folder of everything in a bundle that answers: the served one and the float32 ones that are there."""
-    return {SERVED: bundle} | {
+    return {STUDENT_INT8: bundle} | {
         name: bundle / folder for name, folder in FLOAT.items() if (bundle / folder / "bundle.json").is_file()
     }
 
@@ -36,7 +36,7 @@ def measure(
     found = {}
     for name, folder in {**engines(bundle), **others}.items():
         spec, calls = predict.verify(folder), _calls(folder, items)
-        plain = bundle / FLOAT["student"] if name not in FLOAT else folder
+        plain = bundle / FLOAT[STUDENT] if name not in FLOAT else folder
         own = alone.answer(bundle, folder, items)
         latency = timed.get(name) or own["latency_ms"]
         found[name] = {

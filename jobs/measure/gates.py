@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cluster.errors import GateFailed
+from cluster.measured import STUDENT_INT8, TEACHER
 from cluster.recipe import Gates
 
 Report = Mapping[str, Any]
@@ -20,7 +21,7 @@ RULES: Mapping[str, Callable[[float, float], bool]] = {
 
 # Field of `Gates` -> how the value stands to the limit, and where the report holds it.
 CHECKS: Mapping[str, tuple[str, Callable[[Report], float | None]]] = {
-    "latency_p95_ms": ("<", lambda report: report["models"]["student_int8"]["latency_ms"]["p95"]),
+    "latency_p95_ms": ("<", lambda report: report["models"][STUDENT_INT8]["latency_ms"]["p95"]),
     "retention_min": (">=", lambda report: report["retention"]["value"]),
     "int8_drop_max": ("<", lambda report: report["int8"]["task_drop"]),
     "int8_agreement_min": (">=", lambda report: report["int8"]["agreement"]),
@@ -28,11 +29,11 @@ CHECKS: Mapping[str, tuple[str, Callable[[Report], float | None]]] = {
     "kv_share_max": ("<=", lambda report: report["kv_share"]),
     "param_share_max": ("<=", lambda report: report["param_share"]),
     "speedup_min": (">=", lambda report: report["speedup"]),
-    "teacher_metric_min": (">=", lambda report: report["models"]["teacher"]["metrics"][report["primary_metric"]]),
+    "teacher_metric_min": (">=", lambda report: report["models"][TEACHER]["metrics"][report["primary_metric"]]),
     "above_control": (">", lambda report: report["control_gain"] and report["control_gain"]["value"]),
-    "bytes_max": ("<=", lambda report: report["models"]["student_int8"]["bytes"]),
+    "bytes_max": ("<=", lambda report: report["models"][STUDENT_INT8]["bytes"]),
     "memory_max_bytes": (
-        "<", lambda report: report["cost"] and report["cost"]["engines"]["student_int8"]["rss_peak_bytes"]
+        "<", lambda report: report["cost"] and report["cost"]["engines"][STUDENT_INT8]["rss_peak_bytes"]
     ),
     "golden_agreement_min": (">=", lambda report: report["golden"] and report["golden"]["with_float"]),
     "fairness_gap_max": ("<=", lambda report: report["fairness"] and report["fairness"]["gap"]),

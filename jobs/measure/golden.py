@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cluster.measured import STUDENT, STUDENT_INT8
 from jobs.measure.exam import Exam
 
 
@@ -34,9 +35,9 @@ def table(rows: Exam, answers: Mapping[str, Sequence[str]]) -> pa.Table:
 def measure(truth: Sequence[Any], answers: Mapping[str, Sequence[Any]]) -> dict[str, float | None]:
     """`with_float` and `with_champion` (None without one): shares of golden answers of the INT8 student that are those
     of the others; `right`: share that are the truth."""
-    own = answers["student_int8"]
+    own = answers[STUDENT_INT8]
     return {
-        "with_float": _same(own, answers["student"]),
+        "with_float": _same(own, answers[STUDENT]),
         "with_champion": _same(own, answers["champion"]) if "champion" in answers else None,
         "right": _same(own, truth),
     }

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cluster.measured import BASELINE, CONTROL, MODEL_KINDS, STUDENT, STUDENT_INT8, TEACHER
 from cluster.recipe import Recipe
 from jobs.export import engine_bytes
 from jobs.measure import calibration, latency, metrics, side_by_side, sizes
@@ -30,7 +31,6 @@ from serving.bundle import predict
 
 Array = np.ndarray[Any, Any]
 Pairs = Sequence[tuple[Array, Array]]
-MODELS = ("teacher", "student", "student_int8", "control", "baseline")  # in the report's order
 AT_ONCE = 8  # rows whose logits [A, V] are held together
 LOGIT_ROWS = 32  # rows whose INT8 and float32 logits are compared
 
@@ -100,18 +100,18 @@ def examine(
     pairs = list(zip(task.contexts(texts), task.answers(exam.truth), strict=True))
     asked: dict[str, Contender] = {}
     heard: dict[str, Told] = {}
-    for name in (*MODELS, *others):
-        if name == "baseline":
+    for name in (*MODEL_KINDS, *others):
+        if name == BASELINE:
             scorer: Any = Bigrams.of(task.fit_columns(), task.vocabulary)
             asked[name] = Contender([], scorer.params, scorer.params, scorer.bytes, None, scorer, scorer.about)
-        elif name == "student_int8" or name in others:
+        elif name == STUDENT_INT8 or name in others:
             folder, note = (others[name], BESIDE) if name in others else (bundle, SERVED)
             scorer = predict.load(folder)
-            asked[name] = bundled(asked["student"], folder, scorer, note)
+            asked[name] = bundled(asked[STUDENT], folder, scorer, note)
         elif name in models:
             scorer = teachers.open_folder(models[name])
-            asked[name] = _sized(scorer, bundle / ("teacher" if name == "teacher" else "float32"))
-            if name == "control":  # same shape as the student: timing it would be timing the student twice
+            asked[name] = _sized(scorer, bundle / ("teacher" if name == TEACHER else "float32"))
+            if name == CONTROL:  # same shape as the student: timing it would be timing the student twice
                 asked[name] = replace(asked[name], engine=None, note="the student's network on the true text alone")
         else:
             continue
@@ -120,7 +120,7 @@ def examine(
         del scorer
         gc.collect()
     measured = _measured(recipe, exam, asked, heard, (bundle, student / "unmerged.json"))
-    return {name: asked[name] for name in MODELS if name in asked}, measured
+    return {name: asked[name] for name in MODEL_KINDS if name in asked}, measured
 
 
 def _sized(teacher: Any, bundle: Path) -> Contender:
@@ -146,23 +146,23 @@ def _measured(recipe: Recipe, exam: Exam, asked: Mapping[str, Contender], heard:
     section, (bundle, unmerged) = recipe.evaluate, folders
     engines = {name: one.engine for name, one in asked.items() if one.engine is not None}
     timed = latency.interleaved(engines, latency.chosen(exam.items, section.latency_requests, recipe.seed), recipe.seed)
-    student, int8, teacher = asked["student"], asked["student_int8"], asked["teacher"]
-    before, after = heard["student"], heard["student_int8"]
+    student, int8, teacher = asked[STUDENT], asked[STUDENT_INT8], asked[TEACHER]
+    before, after = heard[STUDENT], heard[STUDENT_INT8]
     kv_before = json.loads(unmerged.read_text())["kv_bytes_per_token"]
     draws, seed = section.bootstrap, recipe.seed
-    gain = compared(after, heard["control"], np.subtract, draws, seed) if "control" in heard else None
-    beside = {name: one for name, one in asked.items() if name == "student_int8" or name not in MODELS}
+    gain = compared(after, heard[CONTROL], np.subtract, draws, seed) if CONTROL in heard else None
+    beside = {name: one for name, one in asked.items() if name == STUDENT_INT8 or name not in MODEL_KINDS}
     return {
         "models": {
             name: {
-                "metrics": heard[name].metrics(heard["teacher"]), "slices": {"all": heard[name].likelihood},
+                "metrics": heard[name].metrics(heard[TEACHER]), "slices": {"all": heard[name].likelihood},
                 "params": one.params, "params_non_embedding": one.params_non_embedding, "bytes": one.bytes,
                 "kv_bytes_per_token": one.kv_bytes_per_token, "latency_ms": timed.get(name), "note": one.note,
             }
-            for name, one in asked.items() if name in MODELS
+            for name, one in asked.items() if name in MODEL_KINDS
         },
         "primary_metric": metrics.PRIMARY[recipe.task],
-        "retention": compared(after, heard["teacher"], np.divide, draws, seed),
+        "retention": compared(after, heard[TEACHER], np.divide, draws, seed),
         "control_gain": None if gain is None else {"on": "all rows", **gain},
         "int8": {
             "task_drop": (before.likelihood - after.likelihood) / before.likelihood,
@@ -171,13 +171,13 @@ def _measured(recipe: Recipe, exam: Exam, asked: Mapping[str, Contender], heard:
         },
         "kv_share": int8.kv_bytes_per_token / kv_before if int8.kv_bytes_per_token else None,
         "param_share": student.params / teacher.params if student.params and teacher.params else None,
-        "speedup": timed["teacher"]["p50"] / timed["student_int8"]["p50"] if "teacher" in timed else None,
+        "speedup": timed[TEACHER]["p50"] / timed[STUDENT_INT8]["p50"] if TEACHER in timed else None,
         "engines": side_by_side.table(
-            beside, lambda name: heard[name].metrics(heard["teacher"]), lambda name: heard[name].same(before), timed
+            beside, lambda name: heard[name].metrics(heard[TEACHER]), lambda name: heard[name].same(before), timed
         ),
         "calibration": {
             name: calibration.curve(heard[name].right_T, heard[name].confidence_T)
-            for name in ("teacher", "student", "student_int8")
+            for name in (TEACHER, STUDENT, STUDENT_INT8)
         },
     }  # fmt: skip
 

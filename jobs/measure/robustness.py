@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import JsonValue
 
+from cluster.measured import STUDENT_INT8, TEACHER
 from cluster.recipe import Term
 from jobs.data import augment
 from jobs.data.variants import keywords
@@ -22,7 +23,6 @@ from jobs.measure import bootstrap, exam, metrics
 from jobs.measure.exam import Exam
 
 Ask = Callable[[Sequence[Mapping[str, Any]]], Sequence[str]]
-STUDENT, TEACHER = "student_int8", "teacher"
 
 # Kind of noise -> the parameter that says how strong, and its value at severity 1, 2 and 3.
 SEVERITIES: Mapping[str, tuple[str, tuple[float, float, float]]] = {
@@ -37,7 +37,7 @@ SEVERITIES: Mapping[str, tuple[str, tuple[float, float, float]]] = {
 
 @dataclass(frozen=True)
 class Sample:
-    """Labelled request rows and who is asked about them: `asks` by model, STUDENT always, TEACHER where it is here."""
+    """Labelled request rows and who is asked about them: `asks` by model, the teacher where it is here."""
 
     requests: pa.Table
     asks: Mapping[str, Ask]
@@ -84,9 +84,9 @@ def _noisy(
         return None
     rows, parents = exam.of(made, None, sample.seed), made["parent"].to_pylist()
     right = {name: metrics.right(rows, ask(rows.items)) for name, ask in sample.asks.items()}
-    before, place = clean[STUDENT]
+    before, place = clean[STUDENT_INT8]
     same_rows = before[[place[parent] for parent in parents]]
-    drop = bootstrap.difference(same_rows, right[STUDENT], sample.draws, sample.seed)
+    drop = bootstrap.difference(same_rows, right[STUDENT_INT8], sample.draws, sample.seed)
     return {"kind": kind, "medium": augment.AUGMENTATIONS[kind].medium, "severity": severity,
             "params": {knob: values[severity - 1]}, "rows": len(rows),
             **{name: float(own.mean()) for name, own in right.items()},
@@ -110,7 +110,7 @@ def swaps(rows: Exam, asks: Mapping[str, Ask], pairs: Mapping[str, str], count: 
     return {
         "pairs": len(pairs),
         "rows": len(own),
-        "agreement": metrics.agreement(after[STUDENT], after[TEACHER]),
-        "agreement_clean": metrics.agreement(before[STUDENT], before[TEACHER]),
+        "agreement": metrics.agreement(after[STUDENT_INT8], after[TEACHER]),
+        "agreement_clean": metrics.agreement(before[STUDENT_INT8], before[TEACHER]),
         "changed": {name: 1.0 - metrics.agreement(before[name], after[name]) for name in asks},
     }

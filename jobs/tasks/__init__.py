@@ -113,6 +113,19 @@ class Sloped(Protocol):
         """Its name in `Task.batch`."""
 
 
+def trained(recipe: Recipe, folder: Path) -> Task:
+    """The task of a recipe where a network of it is trained, which may be a host without the recipe's data files.
+
+    `folder` is one that `Task.save` wrote: labels (and the entries that are searched) are read from it, not from rows.
+    """
+    from jobs.tasks.one_label import OneLabel
+
+    task = of(recipe)
+    if isinstance(task, OneLabel):
+        task.trust(folder)
+    return task
+
+
 def of(recipe: Recipe) -> Task:
     """The task object of a recipe; cheap, loads no data."""
     if recipe.task == "text_generation":

@@ -64,8 +64,8 @@ class ImageClassification(OneLabel):
         return self._read[1]
 
     @cached_property
-    def spec(self) -> dict[str, Any]:
-        """What answering needs beside the weights (`task.json`, and the ground of a bundle's `bundle.json`)."""
+    def told_by_rows(self) -> dict[str, Any]:
+        """See `OneLabel.told_by_rows`."""
         labels = list(self.rows.classes)
         return {"task": "image_classification", "labels": labels, "picture": asdict(self.frame), "max_images": 1}
 

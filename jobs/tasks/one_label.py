@@ -5,8 +5,10 @@ Their soft labels are dense over the classes, and their networks keep no keys an
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,11 +32,26 @@ class OneLabel(ABC):
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.hidden_layer = recipe.generate.hidden_layer
+        self._saved: dict[str, Any] | None = None
 
     @property
     @abstractmethod
     def rows(self) -> tabular.Labelled:
         """Classes, splits and rows set aside of the recipe's data."""
+
+    @property
+    @abstractmethod
+    def told_by_rows(self) -> dict[str, Any]:
+        """`spec`, from the recipe's data."""
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What answering needs beside the weights (`task.json`, and the ground of a bundle's `bundle.json`)."""
+        return self.told_by_rows if self._saved is None else self._saved
+
+    def trust(self, folder: Path) -> None:
+        """Take `spec` from a folder that this task saved: nothing that training asks for is read from the data then."""
+        self._saved = json.loads((folder / "task.json").read_text())
 
     @property
     def classes(self) -> Sequence[str]:

@@ -65,8 +65,8 @@ class Retrieval(TextClassification):
         return replace(self.pairs.rows, unlabelled=tabular.Rows(found, np.full(len(found), -1), numbers))
 
     @cached_property
-    def spec(self) -> dict[str, Any]:
-        """What answering needs beside the weights (`task.json`, and the ground of a bundle's `bundle.json`)."""
+    def told_by_rows(self) -> dict[str, Any]:
+        """See `OneLabel.told_by_rows`."""
         own = self.pairs
         return {"task": "retrieval", "labels": list(own.labels), "entries": list(own.entries),
                 "max_tokens": self.texts.max_tokens, "scale": self.searched.scale}  # fmt: skip
@@ -74,7 +74,7 @@ class Retrieval(TextClassification):
     @cached_property
     def entries(self) -> list[np.ndarray]:
         """Token ids of every entry."""
-        return self._encode(self.pairs.entries)
+        return self._encode(self.spec["entries"])
 
     def check(self) -> None:
         """See `Task.check`."""

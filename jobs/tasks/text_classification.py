@@ -81,8 +81,8 @@ class TextClassification(OneLabel):
         return source
 
     @cached_property
-    def spec(self) -> dict[str, Any]:
-        """What answering needs beside the weights (`task.json`, and the ground of a bundle's `bundle.json`)."""
+    def told_by_rows(self) -> dict[str, Any]:
+        """See `OneLabel.told_by_rows`."""
         return {"task": "text_classification", "labels": list(self.rows.classes), "max_tokens": self.texts.max_tokens}
 
     def check(self) -> None:

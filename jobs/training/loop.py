@@ -118,7 +118,7 @@ class _Run:
     """A run in the making: the network, its data, where it stands, and the checkpoint it was resumed from, if any."""
 
     def __init__(self, io: Io, job: Job) -> None:
-        self.io, self.job, self.task = io, job, tasks.of(job.recipe)
+        self.io, self.job, self.task = io, job, tasks.trained(job.recipe, Path(job.initial))
         self.held = held(Path(job.table), job.rows_at, io.stream)
         self.validation = table.read(Path(job.validation))
         self.progress, self.resumed = Progress.restore(io.last_checkpoint())

@@ -19,53 +19,8 @@ from torch import Tensor, nn
 from cluster.errors import MismatchError
 from serving.bundle.pictures import Picture
 from serving.bundle.sounds import Sound
-from serving.models.experts import DenseMoE
-
-
-class Reshape(torch.autograd.Function):
-    """`reshape` whose shape is a constant of the graph: 0 keeps a dimension, as in ONNX, so no sizes are computed."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """The reshaped tensor."""
-        return value.reshape(_sizes(value, shape))
-
-    @staticmethod
-    def symbolic(g: Any, value: Any, shape: tuple[int, ...]) -> Any:
-        """The ONNX node."""
-        out = g.op("Reshape", value, g.op("Constant", value_t=torch.tensor(shape)))
-        return out.setType(value.type().with_sizes([size if size > 0 else None for size in shape]))
-
-
-def _sizes(value: Tensor, shape: tuple[int, ...]) -> list[int]:
-    return [value.shape[axis] if size == 0 else size for axis, size in enumerate(shape)]
-
-
-def reshape(value: Tensor, *shape: int) -> Tensor:
-    """See `Reshape`; TorchScript has no place for it and computes the sizes."""
-    if not torch.onnx.is_in_onnx_export():
-        return value.reshape(_sizes(value, shape))
-    return Reshape.apply(value, shape)  # type: ignore[no-any-return, no-untyped-call]
-
-
-def rotate(value: Tensor, cos: Tensor, sin: Tensor, size: int) -> Tensor:
-    """Rotary embedding over the last axis, `size` long; the first half of `sin` has its sign turned."""
-    left, right = torch.split(value, size // 2, -1)
-    return value * cos + torch.cat([right, left], -1) * sin
-
-
-def half_turned(size: int) -> Tensor:
-    """Signs [size] that make a sine what `rotate` takes."""
-    return torch.cat([-torch.ones(size // 2), torch.ones(size // 2)])
-
-
-def joined(*layers: Any) -> nn.Linear:
-    """Several linear layers over one input as one, their outputs side by side."""
-    whole = nn.Linear(layers[0].in_features, sum(layer.out_features for layer in layers), layers[0].bias is not None)
-    whole.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]))
-    if layers[0].bias is not None:
-        whole.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]))
-    return whole
+from serving.models.cached import CachedLayers
+from serving.models.nodes import half_turned, joined, reshape, rotate
 
 
 class Vision(nn.Module):
@@ -155,21 +110,13 @@ class Hearing(nn.Module):
         return mixed
 
 
-class Decoder(nn.Module):
+class Decoder(CachedLayers):
     """Logits [B, V] of the last position and the grown key/value cache, layer by layer k, v, each [B, K, P + S, D]."""
 
     def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.text: Any = model.model.language_model
-        self.head: Any = model.lm_head
         config = model.config.text_config
-        self.queries, self.groups = config.num_attention_heads, config.num_attention_heads // config.num_key_value_heads
-        self.keys, self.size = config.num_key_value_heads, config.head_dim
-        layers: Any = self.text.layers
-        self.qkv = nn.ModuleList(
-            [joined(one.self_attn.q_proj, one.self_attn.k_proj, one.self_attn.v_proj) for one in layers]
-        )
-        self.mixers = nn.ModuleList([DenseMoE(one.mlp) if hasattr(one.mlp, "experts") else one.mlp for one in layers])
+        heads = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        super().__init__(model.model.language_model, model.lm_head, *heads)
         rope = self.text.rotary_emb
         # Which of time, height and width turns each component: asked of the model by giving every axis its number.
         axes_3 = torch.arange(3.0).view(3, 1, 1, 1).repeat(1, 1, 1, self.size // 2)
@@ -184,27 +131,5 @@ class Decoder(nn.Module):
         hidden = torch.where((index_BS > 0)[..., None], visual_TH[index_BS], self.text.embed_tokens(ids_BS))
         angles_BSD = positions_3BS[self.axis].permute(1, 2, 0).float() * self.turn
         rope = (angles_BSD.cos() * self.scaling)[:, None], (angles_BSD.sin() * self.sign)[:, None]
-        new, old = ids_BS.shape[1], past[0].shape[2]
-        seen_SX = torch.arange(old + new)[None] <= (torch.arange(new) + old)[:, None]
-        mask = torch.where(seen_SX, 0.0, -1e9).repeat(self.groups, 1)
-        present: list[Tensor] = []
-        for number, layer in enumerate(self.text.layers):
-            cache = past[2 * number], past[2 * number + 1]
-            mixed, *grown = self._attention(number, layer.input_layernorm(hidden), rope, mask, cache)
-            hidden = hidden + mixed
-            hidden = hidden + self.mixers[number](layer.post_attention_layernorm(hidden))
-            present += grown
+        hidden, present = self.through(hidden, rope, past)
         return (self.head(self.text.norm(hidden[:, -1])), *present)
-
-    def _attention(self, number: int, hidden_BSH: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor,
-                   cache: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """Mixed values [B, S, H] and the grown cache; the G query heads of a key head stand one below the other."""
-        own = self.text.layers[number].self_attn
-        split = reshape(self.qkv[number](hidden_BSH), 0, 0, -1, self.size).transpose(1, 2)
-        query, key, value = torch.split(split, [self.queries, self.keys, self.keys], 1)
-        query, key = rotate(own.q_norm(query), *rope, self.size), rotate(own.k_norm(key), *rope, self.size)
-        key, value = torch.cat([cache[0], key], 2), torch.cat([cache[1], value], 2)
-        stacked = reshape(query, 0, self.keys, -1, self.size)  # [B, K, G * S, D]
-        weights = (stacked @ key.transpose(2, 3) * own.scaling + mask).softmax(-1)
-        heads = reshape(weights @ value, 0, self.queries, -1, self.size).transpose(1, 2)
-        return own.o_proj(reshape(heads, 0, 0, -1)), key, value

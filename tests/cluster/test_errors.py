@@ -18,6 +18,7 @@ EXAMPLES = [
     errors.ArtifactMismatch("samples", "column logits", got="int8", expected="halffloat"),
     errors.AliasConflict("digits", "champion", got=None, expected=2),
     errors.StepFailed("generate", "the teacher is gone", "start it"),
+    errors.RayNotStarted(got="no raylet", expected="one within 30 s", hint="try again"),
     errors.GateFailed([("retention_min", 0.9, 0.95), ("latency_p95_ms", None, 100.0)]),
 ]
 

@@ -1,5 +1,6 @@
 """The session: the variables Ray starts with, what reap ends and what it leaves alone, and one real embedded Ray."""
 
+import json
 import logging
 import os
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from cluster import environment, session
 from cluster.environment import prepare_environment, ray_folder
-from cluster.errors import InputError
+from cluster.errors import InputError, RayNotStarted
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -199,3 +200,33 @@ def test_a_real_embedded_ray_listens_on_loopback_carries_errors_and_is_cleared_a
     assert ended > 0
     assert listening(int(address.rpartition(":")[2])) == set()
     subprocess.run(["rm", "-rf", folder], check=True)
+
+
+@pytest.mark.parametrize("kind", [Exception, RuntimeError, TimeoutError])
+def test_a_ray_that_does_not_come_up_is_one_error_that_says_what_to_do(kind: type[Exception]) -> None:
+    with pytest.raises(RayNotStarted, match="Ray did not start") as failed, session.starting():
+        raise kind("The current node timed out during startup.\nmore")
+    assert (failed.value.got, failed.value.exit_code) == ("The current node timed out during startup.", 1)
+    assert str(ray_folder()) in failed.value.hint and "quieter" in failed.value.hint
+
+
+@pytest.mark.parametrize("error", [ValueError("bad port"), InputError("not this"), KeyError("address")])
+def test_what_is_no_start_that_failed_stays_what_it_is(error: Exception) -> None:
+    with pytest.raises(type(error)) as seen, session.starting():
+        raise error
+    assert seen.value is error
+
+
+@pytest.mark.slow
+def test_a_real_ray_whose_first_process_dies_ends_the_command_without_a_traceback(
+    start_python: Start, tmp_path: Path
+) -> None:
+    """Half a minute, asleep: as long as Ray waits for the file that its GCS would write."""
+    place = f"/tmp/rd-dead-{os.getpid()}"
+    dead = {"RAY_gcs_storage": "nonsense", "RAY_TMPDIR": place, "RAYDISTILL_LOCAL": str(tmp_path / "none")}
+    code = f"from cluster.__main__ import app; app(['doctor', '--json', '--store', '{tmp_path}'])"
+    process = start_python(code, **dead)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, json.loads(out)["error"]) == (1, "RayNotStarted"), err
+    assert err.startswith("error: Ray did not start\n  got: Timed out waiting for file") and "Traceback" not in err
+    subprocess.run(["rm", "-rf", place], check=True)

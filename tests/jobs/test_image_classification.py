@@ -1,11 +1,13 @@
 """The picture task on scikit-learn's digits: requests, packing, networks in their folders, and what it refuses."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -15,6 +17,9 @@ from cluster.recipe import load
 from jobs import tasks
 from jobs.data.answers import Answerer, labels_of
 from jobs.tasks.image_classification import ImageClassification
+from jobs.training import table
+from jobs.training.loop import Job
+from jobs.training.runner import run_local
 from serving.models import image_nets
 from serving.teachers import transformers as teachers
 
@@ -126,6 +131,32 @@ def test_the_default_student_is_small_and_evaluation_counts_right_answers(task: 
     columns = task.validation_columns()
     given = image_nets.run(student, columns["pixels"])[0].argmax(-1)
     assert task.evaluate(student, columns)["accuracy"] == pytest.approx(float((given == columns["target"]).mean()))
+
+
+@pytest.mark.filterwarnings("default")  # DeepSpeed's import warns
+def test_a_host_without_the_picture_tables_trains_and_writes_the_same_names(
+    task: ImageClassification, tmp_path: Path
+) -> None:
+    files = {name: tmp_path / f"{name}.parquet" for name in ("train", "test")}
+    for name, path in files.items():
+        rows = task.requests(name).slice(0, 60).to_pylist()
+        cells = {"image": [row["images"][0] for row in rows], "label": [f"digit {row['label_name']}" for row in rows]}
+        pq.write_table(pa.table(cells), path)
+    stage = "{name: fit, epochs: 0.1, min_steps: 2, learning_rate: 1.0e-3, losses: [{name: cross_entropy}]}"
+    tables = [f"data.{name}={path}" for name, path in files.items()]
+    recipe = load("image_classification", [*TINY, "data.source=table", *tables, f"fit.stages=[{stage}]"])
+    there, initial = tasks.of(recipe), tmp_path / "initial"
+    initial.mkdir()
+    there.save(there.build(recipe.teacher, 0), initial)
+    for name, columns in (("rows", there.fit_columns()), ("validation", there.validation_columns())):
+        table.write(tmp_path / f"{name}.arrow", columns)
+    for path in files.values():
+        path.unlink()
+    job = Job(recipe, "fit", str(initial), str(tmp_path / "rows.arrow"), str(tmp_path / "validation.arrow"),
+              recipe.fit.active, 8, recipe.fit.engine)  # fmt: skip
+    made = run_local(job, tmp_path / "run").weights
+    assert (made / "task.json").read_bytes() == (initial / "task.json").read_bytes()
+    assert json.loads((made / "task.json").read_text())["labels"][0] == "digit eight"
 
 
 def test_the_embeddings_tell_alike_pictures_from_different_ones(

@@ -11,10 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
 
 from jobs import progress
 from jobs.progress import Progress
+from jobs.terminal import say, whole
 
 ROOT = Path(__file__).resolve().parents[2]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -163,3 +166,24 @@ def test_progress_on_a_terminal_is_one_line_that_goes_away() -> None:
         watcher.started("fit", [os.devnull])
         watcher.finished("fit", [], 1.0, reused=False)
     assert "✓" in file.getvalue().splitlines()[-1]
+
+
+LONG = "/tmp/" + "a-folder-with-a-long-name/" * 12 + "[1] report 1.0.html"
+
+
+def test_a_path_comes_out_whole_however_narrow_the_console_and_whatever_it_is_called() -> None:
+    table = Table("model", box=None)
+    table.add_row("[green]done[/green]")
+    out = io.StringIO()
+    console = Console(file=out, width=40)
+    for what in (f"wrote {LONG}", Text("again ").append(LONG, "bold"), Group(table, whole(f"page: {LONG}"))):
+        say(console, what)
+    lines = [line.strip() for line in out.getvalue().splitlines()]
+    assert lines == [f"wrote {LONG}", f"again {LONG}", "model", "done", f"page: {LONG}"]
+
+
+def test_a_command_whose_stdout_is_a_file_names_what_it_wrote_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / ("a-long-name-" * 15) / "watch.yaml"
+    done = jobs("schedule", "digits", "--out", str(path), "--store", str(tmp_path / "store"))
+    assert (done.returncode, done.stdout) == (0, f"wrote {path}\n"), done.stderr
+    assert path.is_file()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.after import wording
 from jobs.after.diff import repair
+from jobs.terminal import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,28 +18,20 @@ WIDTH = 70  # characters of a row
 
 def show(console: Console, document: Mapping[str, Any]) -> None:
     """Print it; every text of a user is printed as it is, never read as markup."""
-    from rich.markup import escape
-
-    first, second = escape(document["first"]), escape(document["second"])
     rate = f"{wording.percent(document['rate'])} ({_interval(document)})"
-    console.print(
-        f"{first} against {second}: {document['disagreements']:,} of {document['rows']:,} {document['split']} rows "
-        f"answered differently, {rate}",
-        highlight=False,
-    )
+    about = f"{document['disagreements']:,} of {document['rows']:,} {document['split']} rows answered differently"
+    say(console, f"{document['first']} against {document['second']}: {about}, {rate}")
     if (quality := document["quality"]) is not None:
         change = quality["change"]
         about = f"{wording.points(change['value'])} ({wording.points(change['low'])} to "
         about += f"{wording.points(change['high'])})"
-        console.print(
-            f"right: {wording.percent(quality['first'])} and {wording.percent(quality['second'])}, {about}; only the "
-            f"first {quality['only_first']:,}, only the second {quality['only_second']:,}",
-            highlight=False,
-        )
+        only = f"only the first {quality['only_first']:,}, only the second {quality['only_second']:,}"
+        first, second = wording.percent(quality["first"]), wording.percent(quality["second"])
+        say(console, f"right: {first} and {second}, {about}; {only}")
     if not document["slices"]:
-        console.print("no slice stands out: the disagreements are spread over the rows")
+        say(console, "no slice stands out: the disagreements are spread over the rows")
         return
-    console.print(_table(document))
+    say(console, _table(document))
     for slice_ in document["slices"][:SHOWN]:
         _rows(console, slice_)
 
@@ -61,17 +54,17 @@ def _table(document: Mapping[str, Any]) -> Any:
 
 
 def _rows(console: Console, slice_: Mapping[str, Any]) -> None:
-    from rich.markup import escape
+    from rich.text import Text
 
-    console.print(f"\n[bold]{escape(slice_['name'])}[/bold]")
+    say(console, Text(f"\n{slice_['name']}", "bold"))
     if slice_["also"]:
-        console.print(escape(f"  nearly the same rows: {'; '.join(slice_['also'])}"), highlight=False)
+        say(console, f"  nearly the same rows: {'; '.join(slice_['also'])}")
     for row in slice_["samples"]:
         text = " ".join(row["text"].split())[:WIDTH]
         truth = "" if row["truth"] is None else f" (true: {row['truth']})"
-        console.print(escape(f"  {text!r}: {row['first']} / {row['second']}{truth}"), highlight=False)
+        say(console, f"  {text!r}: {row['first']} / {row['second']}{truth}")
     if slice_["repair"] is not None:
-        console.print(escape(repair.written(slice_["repair"])), highlight=False, end="")
+        say(console, repair.written(slice_["repair"]).removesuffix("\n"))
 
 
 def _interval(rate: Mapping[str, Any]) -> str:

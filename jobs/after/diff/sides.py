@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import DataError, InputError
+from cluster.measured import CONTROL, STUDENT, STUDENT_INT8, TEACHER
 from cluster.recipe import Recipe
 from cluster.store import Store
 from jobs import tasks
@@ -23,8 +24,7 @@ from jobs.data import items
 from serving import teachers
 from serving.bundle import predict
 
-ROLES = {"teacher": "teacher", "student": "student", "student_int8": "bundle", "control": "control"}
-SERVED = "student_int8"
+ROLES = {TEACHER: "teacher", STUDENT: "student", STUDENT_INT8: "bundle", CONTROL: "control"}  # model -> artifact kind
 SPLITS = ("validation", "test", "train")
 
 
@@ -66,22 +66,22 @@ def side(store: Store, asked: str) -> Side:
     """
     name, colon, role = asked.rpartition(":")
     if not colon or role not in ROLES:
-        name, role = asked, SERVED
+        name, role = asked, STUDENT_INT8
     folder = Path(name)
-    if folder.joinpath("bundle.json").is_file() and role == SERVED:
+    if folder.joinpath("bundle.json").is_file() and role == STUDENT_INT8:
         try:
             return Side(asked, folder, True, naming.find(store, name).recipe)
         except InputError:
             return Side(asked, folder, True, None)  # made in another store: its answers are as good
     found = naming.find(store, name)
     if found.version is not None and found.version.tags.get("kind") == "teacher":
-        role = "teacher"
+        role = TEACHER
     kind = ROLES[role]
     if kind not in found.artifacts:
         expected = ", ".join(one for one, own in ROLES.items() if own in found.artifacts)
         raise InputError(f"{found.run} has no {role}", got=asked, expected=expected)
     path = store.get(kind, found.artifacts[kind]).path()
-    shown = f"{found.asked}:{role}" if colon and role != SERVED else found.asked
+    shown = f"{found.asked}:{role}" if colon and role != STUDENT_INT8 else found.asked
     return Side(shown, path if kind == "bundle" else path / "hf", kind == "bundle", found.recipe)
 
 

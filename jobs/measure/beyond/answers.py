@@ -6,18 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from cluster.measured import STUDENT, STUDENT_INT8, TEACHER
 from jobs.measure import calibration, exam, intervals, metrics, per_class, slices, transfer, written
-from jobs.measure.beyond.setting import (
-    FLOAT,
-    GENERATED,
-    SERVED,
-    SHOWN,
-    TEACHER,
-    NotMeasured,
-    Setting,
-    asker,
-    one_by_one,
-)
+from jobs.measure.beyond.setting import GENERATED, SHOWN, NotMeasured, Setting, asker, one_by_one
 from serving.bundle import predict
 
 
@@ -35,8 +26,8 @@ def intervals_part(setting: Setting) -> dict[str, Any]:
 def per_class_part(setting: Setting) -> dict[str, Any]:
     """Precision, recall, F1 and confusions of teacher and served student."""
     setting.answers_only()
-    found = {name: per_class.measure(setting.rows.truth, setting.asked[name].texts) for name in (TEACHER, SERVED)}
-    if found[SERVED] is None:
+    found = {name: per_class.measure(setting.rows.truth, setting.asked[name].texts) for name in (TEACHER, STUDENT_INT8)}
+    if found[STUDENT_INT8] is None:
         raise NotMeasured("true answers are texts, not classes")
     return found
 
@@ -45,7 +36,7 @@ def slices_part(setting: Setting) -> dict[str, Any]:
     """Shares right by slice, length, confidence and the recipe's own columns."""
     setting.answers_only()
     rows, right = setting.rows, setting.right
-    sure = np.array([answer.confidence for answer in setting.asked[SERVED].answers])
+    sure = np.array([answer.confidence for answer in setting.asked[STUDENT_INT8].answers])
     names = {
         "slice": list(rows.slices),
         "length": slices.by_length([item["text"] for item in rows.items]),
@@ -54,7 +45,7 @@ def slices_part(setting: Setting) -> dict[str, Any]:
     for column in setting.recipe.evaluate.slice_columns:
         by_id = slices.by_column(setting.recipe.data, setting.requests("test"), column)
         names[column] = [by_id[key] for key in rows.ids]
-    return {name: slices.table(own, right, SERVED) for name, own in names.items() if len(set(own)) > 1}
+    return {name: slices.table(own, right, STUDENT_INT8) for name, own in names.items() if len(set(own)) > 1}
 
 
 def calibration_part(setting: Setting) -> dict[str, Any]:
@@ -75,17 +66,17 @@ def calibration_part(setting: Setting) -> dict[str, Any]:
     else:
         truth_R = np.array([labels.index(true) for true in fitted_on.truth])
         value = calibration.temperature_of_classes(np.concatenate(logits), truth_R)
-    after = calibration.curve(setting.right[SERVED], calibration.confidences(test, value))
-    before = calibration.curve(setting.right[SERVED], calibration.confidences(test))
+    after = calibration.curve(setting.right[STUDENT_INT8], calibration.confidences(test, value))
+    before = calibration.curve(setting.right[STUDENT_INT8], calibration.confidences(test))
     temperature = {"value": value, "fitted_on": len(fitted_on), "ece_before": before["ece"], "ece_after": after["ece"],
                    "bins_after": after["bins"]}  # fmt: skip
-    return {**found, SERVED: {**found[SERVED], "temperature": temperature}}
+    return {**found, STUDENT_INT8: {**found[STUDENT_INT8], "temperature": temperature}}
 
 
 def transfer_part(setting: Setting) -> dict[str, Any]:
     """Layers that look alike, and agreement by the teacher's confidence."""
     recipe, asked = setting.recipe, setting.asked
-    models = {name: setting.folders[name] / "hf" for name in (TEACHER, FLOAT)}
+    models = {name: setting.folders[name] / "hf" for name in (TEACHER, STUDENT)}
     rows = recipe.evaluate.transfer_rows
     found: dict[str, Any] = {"cka": transfer.layers(recipe, models, rows) if rows else None}
     if found["cka"] is None:
@@ -93,12 +84,12 @@ def transfer_part(setting: Setting) -> dict[str, Any]:
         setting.report["not_measured"]["cka"] = absent if rows else "evaluate.transfer_rows is 0"
     if recipe.task == GENERATED:
         return found
-    texts = {name: asked[name].texts for name in (FLOAT, SERVED)}
+    texts = {name: asked[name].texts for name in (STUDENT, STUDENT_INT8)}
     sure = np.array([answer.confidence for answer in asked[TEACHER].answers])
     return {
         **found,
         "agreement_by_confidence": transfer.by_confidence(sure, setting.right[TEACHER], asked[TEACHER].texts, texts),
-        **transfer.shared(setting.rows.truth, asked[TEACHER].texts, texts[SERVED]),
+        **transfer.shared(setting.rows.truth, asked[TEACHER].texts, texts[STUDENT_INT8]),
     }
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from cluster.measured import STUDENT, STUDENT_INT8
 from jobs.measure import champion, exam, golden, next_tokens
-from jobs.measure.beyond.setting import FLOAT, GENERATED, SERVED, Setting, one_by_one
+from jobs.measure.beyond.setting import GENERATED, Setting, one_by_one
 from jobs.measure.champion import Champion
 from jobs.measure.exam import Exam
 from jobs.tasks.text_generation.task import TextGeneration
@@ -23,9 +24,10 @@ def golden_part(setting: Setting) -> dict[str, Any]:
     recipe = setting.recipe
     known = exam.of(setting.requests("validation"), None, recipe.seed)
     rows = golden.chosen(known, recipe.evaluate.golden_rows, recipe.seed)
-    engines: dict[str, Any] = {FLOAT: predict.load(setting.bundle / "float32"), SERVED: predict.load(setting.bundle)}
+    served = predict.load(setting.bundle)
+    engines: dict[str, Any] = {STUDENT: predict.load(setting.bundle / "float32"), STUDENT_INT8: served}
     found = champion.find(recipe, setting.store)
-    if isinstance(found, Champion) and recipe.task == GENERATED and not _same_tokens(found.engine, engines[SERVED]):
+    if isinstance(found, Champion) and recipe.task == GENERATED and not _same_tokens(found.engine, served):
         found = f"version {found.version} has other tokens"
     if isinstance(found, Champion):
         engines["champion"] = found.engine

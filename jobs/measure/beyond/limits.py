@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from cluster.measured import STUDENT, STUDENT_INT8, TEACHER
 from jobs.before import licences
 from jobs.measure import cost, edge, fairness, money, robustness
-from jobs.measure.beyond.setting import FLOAT, SERVED, TEACHER, NotMeasured, Setting, asker
+from jobs.measure.beyond.setting import NotMeasured, Setting, asker
 from serving.bundle import predict
 
 
@@ -20,7 +21,7 @@ def robustness_part(setting: Setting) -> dict[str, Any]:
     recipe, section = setting.recipe, setting.recipe.evaluate.robustness
     if section is None:
         raise NotMeasured("evaluate.robustness is null")
-    asks = {SERVED: asker(predict.load(setting.bundle))}
+    asks = {STUDENT_INT8: asker(predict.load(setting.bundle))}
     if (setting.bundle / "teacher").is_dir():
         asks[TEACHER] = asker(predict.load(setting.bundle / "teacher"))
     requests = robustness.sampled(setting.requests("test"), section.rows, recipe.seed)
@@ -60,7 +61,7 @@ def cost_part(setting: Setting) -> dict[str, Any]:
 def edge_part(setting: Setting) -> list[dict[str, Any]]:
     """Whether the bundle fits the recipe's devices."""
     section, items = setting.recipe.evaluate, _few(setting)
-    served = setting.report["cost"]["engines"][SERVED]
+    served = setting.report["cost"]["engines"][STUDENT_INT8]
     devices = edge.profiles(section.edge, section.edge_profiles)
     return edge.measure(devices, setting.bundle, items, served["file_bytes"], served["activation_peak_bytes"])
 
@@ -73,11 +74,11 @@ def money_part(setting: Setting) -> dict[str, Any]:
     _few(setting)
     engines = setting.report["cost"]["engines"]
     seconds = {name: engines[own]["cpu_ms"] / 1000 if own in engines else None
-               for name, own in ((TEACHER, TEACHER), (FLOAT, SERVED))}  # fmt: skip
+               for name, own in ((TEACHER, TEACHER), (STUDENT, STUDENT_INT8))}  # fmt: skip
     hours = sum(artifact.manifest.seconds for kind, artifact in setting.artifacts.items() if kind != "control") / 3600
     labelled = pq.read_metadata(setting.folders["samples"] / "samples.parquet").num_rows
     limit = setting.recipe.serving.confidence_min
-    deferred = np.mean([answer.confidence < limit for answer in setting.asked[SERVED].answers])
+    deferred = np.mean([answer.confidence < limit for answer in setting.asked[STUDENT_INT8].answers])
     return money.measure(prices, seconds, hours, labelled, float(deferred))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cluster.measured import STUDENT, STUDENT_INT8, TEACHER
 from cluster.recipe import Recipe
 from cluster.store import Artifact, Store
 from jobs.measure import metrics, robustness
@@ -18,8 +19,7 @@ from jobs.measure.exam import Exam
 from serving.bundle import predict
 
 GENERATED = "text_generation"
-SERVED, FLOAT, TEACHER = "student_int8", "student", "teacher"
-SHOWN = (TEACHER, FLOAT, SERVED)
+SHOWN = (TEACHER, STUDENT, STUDENT_INT8)
 
 
 class NotMeasured(Exception):

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from jobs.terminal import Terminal
+from jobs.terminal import Terminal, say
 from jobs.training.federation import simulate
 
 
@@ -38,20 +38,17 @@ def command(terminal: Terminal, asked: Asked) -> None:
 def _show(console: Console, document: Mapping[str, Any]) -> None:
     def score(name: str, metrics: Mapping[str, float], rows: str) -> None:
         told = ", ".join(f"{metric} {value:.3f}" for metric, value in metrics.items() if metric != "rows")
-        console.print(f"{name:12} {told}  ({rows})", highlight=False)
+        say(console, f"{name:12} {told}  ({rows})")
 
     for number, site in enumerate(document["sites"]):
         score(f"site {number}", site, f"alone on its {site['rows']} rows")
     score("student", document["student"], f"on {document['public_rows']} public rows with the sites' soft labels")
     score("pooled", document["pooled"], "one teacher on all private rows, which no federation may do")
     right = f"{document['label_accuracy']:.3f} of the public rows get the right label from the sites together"
-    console.print(f"{right} ({document['rule']} rule{', after the noise' if document['privacy']['epsilon'] else ''})",
-                  highlight=False)  # fmt: skip
+    say(console, f"{right} ({document['rule']} rule{', after the noise' if document['privacy']['epsilon'] else ''})")
     private = document["privacy"]
     if private["epsilon"] is None:
-        console.print("no noise: what a site's soft labels say of its rows is not bounded", highlight=False)
+        say(console, "no noise: what a site's soft labels say of its rows is not bounded")
     else:
         promise = f"epsilon {private['epsilon']:g}, delta {private['delta']:g}"
-        console.print(
-            f"{promise} for {private['of']}: noise of {private['sigma']:.3g} on each probability", highlight=False
-        )
+        say(console, f"{promise} for {private['of']}: noise of {private['sigma']:.3g} on each probability")

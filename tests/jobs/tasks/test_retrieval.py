@@ -152,6 +152,27 @@ def test_a_student_learns_the_list_and_its_bundle_ranks_it(
     assert [one.tolist() for one in bundle.logits(items)[:2]] == [bundle.logits([own])[0].tolist() for own in items[:2]]
 
 
+@pytest.mark.filterwarnings("default")  # DeepSpeed's import warns
+def test_a_host_without_the_data_files_trains_on_what_the_initial_folder_says(
+    recipe_of: Callable[..., Recipe], teacher: Path, files: dict[str, str], tmp_path: Path
+) -> None:
+    recipe = recipe_of()
+    task, initial = tasks.of(recipe), tmp_path / "initial"
+    requests, labels = answered(task, teacher)
+    initial.mkdir()
+    task.save(task.build(recipe.student, 0, teacher), initial)
+    table.write(tmp_path / "rows.arrow", task.pack(requests, labels, true_labels=False))
+    table.write(tmp_path / "validation.arrow", task.validation_columns())
+    for path in files.values():
+        Path(path).unlink()
+    job = Job(recipe, "distill", str(initial), str(tmp_path / "rows.arrow"), str(tmp_path / "validation.arrow"),
+              recipe.distill.stages, 8, recipe.distill.engine, 32)  # fmt: skip
+    made = run_local(job, tmp_path / "run").weights
+    assert (made / "task.json").read_bytes() == (initial / "task.json").read_bytes()
+    with pytest.raises(DataError):
+        tasks.of(recipe).validation_columns()
+
+
 def test_a_teacher_opened_from_its_folder_ranks_its_entries(teacher: Path) -> None:
     own = open_folder(teacher)
     (answer,) = own.answer([{"text": "The oak is a thing. It is called oak by all."}])
