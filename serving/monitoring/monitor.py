@@ -85,7 +85,7 @@ class Monitor:
 
     async def push(self, batch: Batch) -> Reply:
         """Take a batch, unless the gateway has earlier ones that are not known here: then those come first."""
-        self.heard_s = time.monotonic()
+        self.heard_s, since_ms = time.monotonic(), self.judge.since_ms
         if not self.judge.arms and self.judge.meet(batch, self.heard_s):
             self._restore()
         if self.judge.awaits(batch.gateway) <= batch.number <= max(self.judge.awaits(batch.gateway), batch.oldest):
@@ -94,6 +94,8 @@ class Monitor:
                 self.judge.take(batch, self.heard_s)
             except Exception:  # sent again it would fail again, and hold up what follows
                 log.exception("a batch of %s is not understood", batch.gateway)
+        if self.judge.since_ms != since_ms:  # other versions: what is written of the earlier ones would not be taken up
+            self.save()
         heard = self._heard.get(batch.gateway, self._said_before)
         self._heard[batch.gateway] = self._said_before + len(self._said)
         self._forget()

@@ -106,8 +106,12 @@ def await_requests(live: Any, wanted: int | None = None) -> dict[str, Any]:
 
 
 def test_a_killed_monitor_fails_no_request_and_has_counted_every_one_once_when_it_is_back(
-    live: Any, load: Any, bodies: list[dict[str, Any]]
+    live: Any, load: Any, bodies: list[dict[str, Any]], challenge: Callable[..., int]
 ) -> None:
+    challenge("b" * 16)
+    assert live.serving("split", "challenger=0.3")["arms"][1]["weight"] == 0.3
+    with load(live.url, bodies, clients=1, pause_s=0.02):
+        time.sleep(2)
     before = await_requests(live)
     (monitor,) = live.processes(MONITOR)
     with load(live.url, bodies, clients=4, pause_s=0.02) as asked:

@@ -11,7 +11,7 @@ from cluster.errors import RaydistillError
 from cluster.store import Store
 from serving.experiments.events import Batch
 from serving.monitoring.monitor import Monitor
-from serving.seams.observe import CHAMPION, Feedback
+from serving.seams.observe import CHAMPION, Arm, Feedback
 from serving.traffic import log as traffic
 from serving.traffic import verdicts
 
@@ -241,6 +241,28 @@ def test_what_a_killed_monitor_had_not_written_down_is_told_again_and_counts_onc
         assert again.inputs.plain()["reference"] == before.judge.inputs.plain()["reference"]
 
     live(scenario, {CHAMPION: 0.95, "challenger": 0.95}, gateways=2, step_units=10_000)
+
+
+def test_a_monitor_that_is_killed_soon_after_an_arm_came_knows_what_was_before_it(live: Live) -> None:
+    async def scenario(world: Any) -> None:
+        for second in range(6):
+            await world.second(60)
+            if second == 2:
+                world.monitor.save()
+        world.rates["challenger"] = 1.0
+        world.served = {CHAMPION: Arm(CHAMPION, "m", "1", 0.7), "challenger": Arm("challenger", "m", "2", 0.3)}
+        world.configure()
+        for _ in range(3):
+            await world.second(60)
+        before = world.monitor.judge.stats
+        world.link.monitor = world.monitor = Monitor(world.settings, world)
+        for gateway in (*world.gateways, *world.gateways):
+            await gateway.push()
+        again = world.monitor.judge.stats
+        assert {name: one.requests for name, one in again.items()} == {n: one.requests for n, one in before.items()}
+        assert again[CHAMPION].requests + again["challenger"].requests == 540
+
+    live(scenario, {CHAMPION: 1.0}, gateways=2, step_units=10_000)
 
 
 def test_feedback_that_waits_for_its_gateway_outlives_the_monitor(live: Live) -> None:
