@@ -35,13 +35,15 @@ def connect(resources: ResourcesSection, *, role: Role = "embedded") -> None:
     The address of the recipe, else $RAY_ADDRESS (set inside submitted jobs), else an embedded one.
 
     Does nothing when it is connected already, so a task or an actor may call it too. An embedded Ray runs without
-    dashboard, on loopback, and dies with this process. Run from the repository root with -m: workers import from the
-    working directory. Raises InputError when nothing answers at the address, RayNotStarted when the embedded one does
-    not come up, and in a submitted job MismatchError when this node's packages are not the submitter's.
+    dashboard, on loopback, and dies with this process; it is one node, so labels of nodes count on a cluster only. Run
+    from the repository root with -m: workers import from the working directory. Raises InputError when nothing answers
+    at the address, RayNotStarted when the embedded one does not come up, and in a submitted job MismatchError when this
+    node's packages are not the submitter's.
     """
-    _labels.update((step, labels) for step, labels in resources.labels.items())
     address = resources.ray_address or os.environ.get("RAY_ADDRESS") or None
     address = None if address == "local" else address
+    if address is not None:
+        _labels.update((step, labels) for step, labels in resources.labels.items())
     prepare_environment(role, address=address)
     import ray
 
@@ -61,6 +63,8 @@ def connect(resources: ResourcesSection, *, role: Role = "embedded") -> None:
                 log_to_driver=False,
                 logging_level=logging.WARNING,
             )
+        if resources.labels:
+            log.warning("resources.labels: this embedded Ray is one node and takes every step, whatever its labels")
         return
     try:
         ray.init(address=address, runtime_env=_shipped(), log_to_driver=False, logging_level=logging.WARNING)

@@ -14,6 +14,7 @@ from serving.experiments.events import Batch
 from serving.monitoring.monitor import Monitor, Reply
 from serving.seams import controlling
 from serving.seams.controlling import NAMESPACE
+from serving.seams.problems import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +63,11 @@ class _Control:
 
     async def _call(self, action: str, **arguments: Any) -> object:
         """Raises RaydistillError with what the actor says, or that there is none."""
-        import ray
+        from ray.exceptions import RayError
 
         try:
-            handle = await asyncio.to_thread(ray.get_actor, controlling.NAME, NAMESPACE)
-            return await getattr(handle, action).remote(**arguments)
-        except (ValueError, ray.exceptions.RayError) as error:
+            return await controlling.call(action, **arguments)
+        except (Refusal, RayError) as error:
             raise RaydistillError(f"{action} is refused: {error}"[:500]) from None
 
 

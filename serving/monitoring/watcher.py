@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from cluster.measured import STUDENT_INT8
 from cluster.recipe.drift import DriftSection
 from cluster.recipe.experiment import ExperimentSection
 from cluster.recipe.traffic import TrafficSection
@@ -63,6 +64,6 @@ def _references(store: Store, bundle: Artifact | None) -> dict[str, float]:
     if not reports:
         return {}
     report = json.loads((reports[-1].path() / "report.json").read_text())
-    measured, primary = report["models"]["student_int8"]["metrics"], report["primary_metric"]
+    measured, primary = report["models"][STUDENT_INT8]["metrics"], report["primary_metric"]
     found = {"agreement": measured["agreement"]} if "agreement" in measured else {}
     return found | ({"accuracy": measured[primary]} if primary in ("accuracy", "exact_match") else {})

@@ -151,9 +151,11 @@ import os, sys, time, warnings
 warnings.simplefilter("error")
 from cluster.errors import MismatchError
 from cluster.recipe import ResourcesSection
-from cluster.session import connect, disconnect
-connect(ResourcesSection(cpus=1))
-connect(ResourcesSection(cpus=1))
+from cluster.session import connect, disconnect, placed
+wanted = ResourcesSection(cpus=1, labels={"train": {"role": "gpu"}})
+connect(wanted)
+connect(wanted)
+assert placed("train") == {}, "one node takes every step"
 import ray
 print(ray.get_runtime_context().gcs_address, int(ray.cluster_resources()["CPU"]), flush=True)
 
@@ -193,6 +195,7 @@ def test_a_real_embedded_ray_listens_on_loopback_carries_errors_and_is_cleared_a
     assert address.startswith("127.0.0.1:")
     assert (cpus, got, code) == ("1", "77", "2")
     assert "ray_error" not in err
+    assert err.count("resources.labels: this embedded Ray is one node") == 1
     script = "from cluster.session import reap; print(reap())"
     deadline, ended = time.monotonic() + 20, 0
     while ended == 0 and time.monotonic() < deadline:

@@ -14,7 +14,7 @@ import pytest
 
 from cluster import session
 from cluster.errors import StepFailed
-from cluster.recipe import ResourcesSection, load
+from cluster.recipe import load
 from cluster.store import Store
 from jobs import distill, fit, generate
 from jobs.before import teacher_exam, worth
@@ -191,8 +191,7 @@ def test_trials_go_where_the_recipe_wants_training_and_are_packed_by_those_nodes
     import ray
 
     def asked(labels: dict[str, str]) -> Any:
-        monkeypatch.setattr(session, "_labels", {})
-        session.connect(ResourcesSection(cpus=2, labels={"train": labels} if labels else {}))
+        monkeypatch.setattr(session, "_labels", {"train": labels})  # as on a cluster: an embedded Ray places nothing
         return search.placed_trial(prepared.space, prepared.store, 1)._resources
 
     here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
