@@ -37,7 +37,7 @@ def softmax(logits: Array) -> Array:
 
 def named(probabilities_V: Array, labels: Sequence[str]) -> Answer:
     """The likeliest label with its probability, and every label's."""
-    by_label = {label: float(value) for label, value in zip(labels, probabilities_V, strict=True)}
+    by_label = dict(zip(labels, probabilities_V.tolist(), strict=True))
     best = labels[int(probabilities_V.argmax())]
     return Answer(best, by_label[best], by_label)
 
