@@ -52,7 +52,6 @@ UNCERTAIN = ", focus: [{name: teacher_entropy, params: {share: 0.2}}]"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(6 * 3600),
-    pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared texts and GPT-2's tokenizer"),
 ]
 
 
@@ -60,11 +59,12 @@ def settings(focus: str = "") -> list[str]:
     return [*SETTINGS, STAGE % (TERM % focus), f"distill.control={'false' if focus else 'true'}"]
 
 
-def report(focus: str = "") -> dict[str, Any]:
-    """The run's report; what of the run is in the store is not done again."""
-    sets = [word for one in settings(focus) for word in ("--set", one)]
+def report(given: list[str]) -> dict[str, Any]:
+    """The report of a run with these settings; what of the run is in the store is not done again."""
+    sets = [word for one in given for word in ("--set", one)]
     command = [sys.executable, "-m", "jobs", "run", "language_model", "--store", str(CELLS), "--json", *sets]
-    ran = subprocess.run([*command, "--until", "evaluate"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    ran = subprocess.run([*command, "--until", "evaluate"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    assert ran.returncode in (0, 3), ran.returncode  # 3: a gate failed, the report is there
     artifact = Store.open(CELLS).get("report", json.loads(ran.stdout)["artifacts"]["report"])
     found: dict[str, Any] = json.loads((artifact.path() / "report.json").read_text())
     return found
@@ -74,14 +74,29 @@ def perplexities(found: dict[str, Any]) -> dict[str, float]:
     return {name: round(model["metrics"]["perplexity"], 2) for name, model in found["models"].items()}
 
 
+def closed(seen: dict[str, float]) -> float:
+    """The share of the gap between the control arm and the teacher that the student closes."""
+    return round((seen["control"] - seen["student"]) / (seen["control"] - seen["teacher"]), 3)
+
+
+def test_the_recipe_as_it_ships_closes_half_the_gap_to_the_teacher(record: Callable[..., None]) -> None:
+    found = report([])
+    seen, share = perplexities(found), found["param_share"]
+    record(
+        "language_model_default_gap", "perplexity gap between control and teacher that the student closes, source code "
+        "of Python's standard library, one seed", closed(seen), "share of the gap", bar=">= 0.5 at <= 1/3 of the size",
+        passed=closed(seen) >= 0.5 and share <= 1 / 3, perplexity=seen, param_share=share,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared texts and GPT-2's tokenizer")
 def test_a_third_of_the_size_closes_half_the_gap_to_the_teacher(record: Callable[..., None]) -> None:
-    found = report()
+    found = report(settings())
     seen = perplexities(found)
-    closed = (seen["control"] - seen["student"]) / (seen["control"] - seen["teacher"])
     record(
         "language_model_gap", "perplexity gap between control and teacher that the student closes, tiny_shakespeare",
-        round(closed, 3), "share of the gap (teacher's text alone: 0, teacher: 1)", bar=">= 0.5 at <= 1/3 of the size",
-        passed=closed >= 0.5 and found["param_share"] <= 1 / 3, perplexity=seen, param_share=found["param_share"],
+        closed(seen), "share of the gap (teacher's text alone: 0, teacher: 1)", bar=">= 0.5 at <= 1/3 of the size",
+        passed=closed(seen) >= 0.5 and found["param_share"] <= 1 / 3, perplexity=seen, param_share=found["param_share"],
         tokens=50257, validation=[stage["after"] for stage in found["stages"]],
     )  # fmt: skip
     record(
@@ -92,8 +107,9 @@ def test_a_third_of_the_size_closes_half_the_gap_to_the_teacher(record: Callable
     )  # fmt: skip
 
 
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared texts and GPT-2's tokenizer")
 def test_the_most_uncertain_fifth_of_the_tokens_beside_all(record: Callable[..., None]) -> None:
-    every, fifth = report(), report(UNCERTAIN)
+    every, fifth = report(settings()), report(settings(UNCERTAIN))
     ours, peer = perplexities(fifth)["student"], perplexities(every)["student"]
     ratio = step_seconds(UNCERTAIN) / step_seconds("")
     record(

@@ -149,15 +149,16 @@ def told(name: str, record: Callable[..., None], teacher_bar: float | None, rete
     own, small, control = teacher(name), student(name, "distill"), student(name, "control")
     score, ours, plain = (one["test"]["exact_match"] for one in (own, small, control))
     if teacher_bar is not None:
-        record(f"modalities_{name}_teacher", f"{name}: teacher, test split", score, "exact match",
+        record(f"modalities_{name}_teacher", f"{name}, one seed: teacher, test split", score, "exact match",
                bar=f">= {teacher_bar}", passed=score >= teacher_bar, cell=own)  # fmt: skip
     share, kv = small["parameters"] / own["parameters"], small["kv_bytes"] / small["kv_bytes_unmerged"]
-    record(f"modalities_{name}_retention", f"{name}: INT8 student over its teacher, {share:.0%} of its parameters, "
-           f"{kv:.0%} of the key/value bytes", ours / score, "share", bar=f">= {retention_bar}, <= 1/3, <= 50 %",
+    record(f"modalities_{name}_retention", f"{name}, one seed: INT8 student over its teacher, {share:.0%} of its "
+           f"parameters, {kv:.0%} of the key/value bytes", ours / score, "share",
+           bar=f">= {retention_bar}, <= 1/3, <= 50 %",
            passed=ours / score >= retention_bar and share <= 1 / 3 and kv <= 0.5, student=ours, teacher=score,
            cell=small)  # fmt: skip
-    record(f"modalities_{name}_above_control", f"{name}: INT8 student minus its control arm", ours - plain, "share",
-           bar="> 0", passed=ours > plain, student=ours, control=plain, cell=control)  # fmt: skip
+    record(f"modalities_{name}_above_control", f"{name}, one seed: INT8 student minus its control arm", ours - plain,
+           "share", bar="> 0", passed=ours > plain, student=ours, control=plain, cell=control)  # fmt: skip
     test: dict[str, float] = small["test"]
     return test
 

@@ -89,7 +89,7 @@ def wait_for_worker(rows: Path, driver: subprocess.Popen[str]) -> int:
 
 
 def test_runs_whose_worker_or_driver_is_killed_at_random_moments_all_end_within_the_seed_noise(
-    job: Job, tmp_path: Path, start_python: Callable[..., "subprocess.Popen[str]"]
+    job: Job, tmp_path: Path, start_python: Callable[..., "subprocess.Popen[str]"], record: Callable[..., None]
 ) -> None:
     draw = random.Random(int(os.environ.get("CHAOS_SEED", "11")))
     began = time.monotonic()
@@ -127,3 +127,8 @@ def test_runs_whose_worker_or_driver_is_killed_at_random_moments_all_end_within_
         assert progress["status"] == "done" and abs(ends[-1] - metrics[0]) <= noise + 1e-9, (kind, ends, metrics)
         # Stronger than the noise: a resumed run is the uninterrupted one.
         assert [point["loss"] for point in progress["curve"]] == [point["loss"] for point in whole.progress["curve"]]
+    record(
+        "chaos_training_kills", "trainings killed at a random moment, worker and driver in turn: largest distance of "
+        "the final metric from the uninterrupted run's", max(abs(end - metrics[0]) for end in ends), "share",
+        bar=f"<= {noise:.3g}, the noise of {SEEDS} seeds", passed=True, rounds=ROUNDS, ends=ends, uninterrupted=metrics,
+    )  # fmt: skip
