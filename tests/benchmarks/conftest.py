@@ -68,11 +68,18 @@ def merge(folder: Path, row: dict[str, Any]) -> None:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The Markdown page of all records."""
+    """The Markdown page of all records; what missed its bar is named first."""
     lines = ["# Benchmarks", "", "Written by `make bench`; the same rows with details are in `benchmarks.json`.", ""]
+    missed = [_miss(row) for row in rows if row["passed"] is False]
+    lines += ["Bars that were missed:", "", *missed, ""] if missed else []
     lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
     lines += ["| " + " | ".join(_cell(row[name]) for name in COLUMNS) + " |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def _miss(row: dict[str, Any]) -> str:
+    beside = f" ({_cell(row['ratio'])}x of {row['peer']})" if row["ratio"] else ""
+    return f"- `{row['id']}`, {row['what']}: {_cell(row['ours'])} {row['unit']}{beside}, wanted {row['bar']}"
 
 
 def _cell(value: Any) -> str:
