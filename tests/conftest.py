@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -64,6 +65,24 @@ def start_python() -> Callable[..., "subprocess.Popen[str]"]:
         )
 
     return start
+
+
+@pytest.fixture
+def browse(tmp_path: Path) -> Callable[..., str]:
+    """What headless Chromium makes of a page: `browse(url, width, *options)` returns its stdout."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs Debian's package chromium")
+
+    def shown(url: str, width: int, *options: str) -> str:
+        given = [
+            "--headless", "--no-sandbox", "--disable-gpu", "--no-proxy-server", "--disable-dev-shm-usage",
+            f"--user-data-dir={tmp_path}/profile", f"--window-size={width},2600", "--virtual-time-budget=4000",
+        ]  # fmt: skip
+        command = [chromium, *given, *options, url]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+    return shown
 
 
 @pytest.fixture(scope="session")

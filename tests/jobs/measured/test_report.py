@@ -1,8 +1,11 @@
 """The report for people: found by run, by id or as the latest; a table in the terminal; a page that needs nobody."""
 
+import html as entities
 import io
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -41,6 +44,28 @@ def test_the_page_asks_nobody_for_anything(report: Artifact) -> None:
     assert links.addresses and all(address.startswith(("#", "data:image/png;base64,")) for address in links.addresses)
     assert not re.search(r"@import|<script|<link|url\((?!#)", html(report))
     assert len(links.ids) == len(set(links.ids))
+
+
+FRAME = """<!doctype html><iframe id=f width=%d height=9000 style=border:0 srcdoc="%s"></iframe><script>
+f.onload = () => {
+  const d = f.contentDocument, small = [...d.querySelectorAll("p, td, li")].filter(
+    (one) => one.textContent.trim() && parseFloat(getComputedStyle(one).fontSize) < 11);
+  document.title = d.documentElement.scrollWidth + " wide, " + small.length + " too small";
+};</script>"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_fits_a_phone_and_a_desk(
+    report: Artifact, tmp_path: Path, browse: Callable[..., str], width: int
+) -> None:
+    """Asked within a frame of that width: a headless window is never narrower than 500 pixels."""
+    frame = tmp_path / "frame.html"
+    frame.write_text(FRAME % (width, entities.escape(html(report))))
+    found = re.search(r"<title>(\d+) wide, (\d+) too small</title>", browse(frame.as_uri(), 1400, "--dump-dom"))
+    assert found
+    assert int(found[1]) <= width
+    assert int(found[2]) == 0
 
 
 def test_the_page_shows_every_part_and_the_pictures_of_wrong_answers(report: Artifact) -> None:
