@@ -21,7 +21,8 @@ from cluster.store import Artifact, Store
 from jobs import generate, pipeline, tasks
 from jobs.before import teacher_exam
 from jobs.pipeline import Watcher
-from tuning import prior
+from tuning import places, prior
+from tuning.places import Place
 from tuning.space import Point, Space, same
 from tuning.trials import KINDS, Asked
 
@@ -34,7 +35,7 @@ ANALYSIS = "ray.tune.analysis.experiment_analysis"  # warns of every trial that 
 # nobody is left to copy from; and a schedule is a knob like any other.
 NO_PBT = (
     "population-based training exploits nothing unless its whole population trains at once, and trials are packed "
-    "by the CPUs there are: it is left out; a schedule is searched by its ends, "
+    "by the CPUs and GPUs there are: it is left out; a schedule is searched by its ends, "
     "losses.N.weight.from and losses.N.weight.to as knobs"
 )
 BEFORE = ["fit", "generate", "curate"]
@@ -78,7 +79,7 @@ def check(recipe: Recipe, wanted: Wanted, store: Store) -> Space:
 
 def search_name(recipe: Recipe, wanted: Wanted) -> str:
     """A search is named by its recipe, the rows behind it, its space and its searcher; how far it goes is no part."""
-    section = recipe.search.model_dump(mode="json", exclude={"price_per_hour"})
+    section = recipe.search.model_dump(mode="json", exclude={"price_per_hour", "gpus"})
     asked = [recipe.fingerprint(), students(recipe), section, wanted.searcher, list(wanted.warm_from)]
     return f"{recipe.name}-{digest(asked)[:8]}"
 
@@ -149,15 +150,16 @@ def _tune(space: Space, store: Store, ledger: Ledger, wanted: Wanted, trials: in
     )  # fmt: skip
     folder = store.workspace / "tune" / ledger.name
     budget = Budget(ledger, wanted.minutes, wanted.money, section.price_per_hour)
-    cpus = max(1, space.recipe.distill.engine.threads)
+    nodes = places.found()
+    place = places.of(space.recipe, nodes)
     tuner = tune.Tuner(
-        placed_trial(space, store, cpus),
+        placed_trial(space, store, place),
         tune_config=tune.TuneConfig(
             search_alg=Study(space, asked, ledger.notes),
             scheduler=_asha(section),
             num_samples=trials,
             reuse_actors=True,
-            max_concurrent_trials=wanted.concurrent or _places(cpus),
+            max_concurrent_trials=wanted.concurrent or places.at_once(place, nodes),
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
@@ -179,18 +181,16 @@ def _asha(section: SearchSection) -> Any:
     )  # fmt: skip
 
 
-def placed_trial(space: Space, store: Store, cpus: int) -> Any:
-    """What Tune runs for a point: `cpus` each, on nodes with the labels that the recipe wants for training."""
+def placed_trial(space: Space, store: Store, place: Place) -> Any:
+    """What Tune runs for a point, in the place that it takes."""
     from ray import tune
 
-    labels = session.placed("train")
-    where: dict[str, Any] = {"bundle_label_selector": [labels["label_selector"]]} if labels else {}
-    resources = tune.PlacementGroupFactory([{"CPU": float(cpus)}], **where)
-    return tune.with_resources(tune.with_parameters(_trial, space=space, store=store), resources)
+    return tune.with_resources(tune.with_parameters(_trial, space=space, store=store, place=place), places.group(place))
 
 
-def _trial(config: Mapping[str, Any], space: Space, store: Store) -> None:
+def _trial(config: Mapping[str, Any], space: Space, store: Store, place: Place) -> None:
     """What Tune runs in a reused actor: one trial; what goes wrong on purpose is reported, so that the actor lives."""
+    places.hide_gpus(place)
     from ray import tune
 
     from tuning import objective
@@ -199,20 +199,6 @@ def _trial(config: Mapping[str, Any], space: Space, store: Store) -> None:
         objective.run(space, store, config["point"], lambda seen: tune.report(dict(seen)))
     except RaydistillError as error:
         tune.report({"failed": objective.reason(error)})
-
-
-def _places(cpus: int) -> int:
-    """How many trials fit at once, at least one: nodes that lack a label that training wants do not count.
-
-    A selector with an operator (`!a`, `in(a,b)`) is Ray's to judge; here it excludes nobody: one trial more waits then.
-    """
-    import ray
-
-    wanted = session.placed("train").get("label_selector", {})
-    plain = {name: value for name, value in wanted.items() if not value.startswith(("!", "in("))}
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    fitting = [node for node in nodes if node["Alive"] and plain.items() <= node["Labels"].items()]
-    return max(1, sum(int(node["Resources"].get("CPU", 0)) // cpus for node in fitting))
 
 
 def _forget_unfinished(space: Space, store: Store, ledger: Ledger) -> None:

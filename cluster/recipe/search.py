@@ -75,6 +75,13 @@ class SearchSection(Section):
         3, ge=2, description="Of the trials that reach a rung one in so many goes on. Source: arXiv 1810.05934, eta."
     )
     startup: int = Field(8, ge=1, description="Random trials before the model of a searcher is asked (count).")
+    gpus: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="GPUs that one trial takes (0.25: four trials share one; 0: none); null: one where the nodes for "
+        "training have any, as in `distill`.",
+    )
     price_per_hour: float = Field(
         0.0, ge=0.0, description="Price of the place that one trial takes for an hour, for --money (currency)."
     )

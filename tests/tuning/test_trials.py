@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster import session
 from cluster.errors import StepFailed
 from cluster.recipe import load
 from cluster.store import Store
@@ -21,7 +20,7 @@ from jobs.before import teacher_exam, worth
 from jobs.step import Work
 from jobs.training.run import job_of
 from jobs.training.runner import run_local
-from tuning import importance, objective, report, results, search
+from tuning import importance, objective, report, results
 from tuning.ledger import Ledger
 from tuning.searcher import Study
 from tuning.trials import Asked
@@ -182,26 +181,3 @@ def test_a_knob_that_decides_everything_is_named_so(prepared: Any) -> None:
     assert shares is not None and next(iter(shares)) == RATE and shares[RATE] > 0.8
     assert importance.of(space, done[:3]) is None
     assert json.dumps(shares)
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_trials_go_where_the_recipe_wants_training_and_are_packed_by_those_nodes(
-    prepared: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import ray
-
-    def asked(labels: dict[str, str]) -> Any:
-        monkeypatch.setattr(session, "_labels", {"train": labels})  # as on a cluster: an embedded Ray places nothing
-        return search.placed_trial(prepared.space, prepared.store, 1)._resources
-
-    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
-    wanted = (({}, True, 2), (here, True, 2), ({"role": "gpu"}, False, 1), ({"role": "!gpu"}, True, 2))
-    for labels, there, places in wanted:
-        request = asked(labels)
-        group = request.to_placement_group()  # as Tune makes it for a trial
-        try:
-            assert group.wait(20 if there else 1) is there, labels
-            assert search._places(1) == places
-        finally:
-            ray.util.remove_placement_group(group)
-    assert asked({"role": "gpu"}) != asked({}) == ray.tune.PlacementGroupFactory([{"CPU": 1.0}])
