@@ -31,8 +31,8 @@ OPTIONS = [
     _parameter("searcher", str, typer.Option("--searcher", help="tpe (quality), motpe (all), random"), "tpe"),
     _parameter("concurrent", int | None, typer.Option("--concurrent", min=1, help="trials at once; default as many as "
                "the CPUs take"), None),
-    _parameter("warm_from", list[str] | None, typer.Option("--warm-from", help="an earlier search to learn from; "
-               "repeat it"), None),
+    _parameter("warm_from", list[str] | None, typer.Option("--warm-from", help="all earlier searches and "
+               "runs that speak of the same knobs (the default), none, or a search's name; repeat it"), None),
     _parameter("space", str | None, typer.Option("--space", help="YAML file with knobs, instead of the recipe's"),
                None),
     _parameter("changes", list[str] | None, typer.Option("--set", help="a.b=c, changes one knob of the recipe; repeat "
@@ -52,7 +52,7 @@ def _search(**given: Any) -> None:
 
         recipe = command.opened(given["recipe"], given["changes"] or [], given["space"])
         wanted = Wanted(given["trials"], given["searcher"], given["minutes"], given["money"], given["concurrent"],
-                        tuple(given["warm_from"] or ()))  # fmt: skip
+                        tuple(given["warm_from"] or ("all",)))  # fmt: skip
         command.search(terminal, recipe, Store.open(given["store"]), wanted)
 
     raise typer.Exit(execute(run, given["as_json"]))

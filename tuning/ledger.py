@@ -29,6 +29,26 @@ class Ledger:
         self._running: dict[str, dict[str, Any]] = {}
 
     @property
+    def prior(self) -> Mapping[str, Any] | None:
+        """What was learned before the first trial (`tuning.prior`); None in a record from before that was noted."""
+        found: Mapping[str, Any] | None = self.about.get("prior")
+        return found
+
+    def learned(self, prior: Mapping[str, Any]) -> None:
+        """Note what this call begins with, beside what earlier calls began with. A point that was tried here already
+        did not come from there: a run of this search's own best recipe says nothing new."""
+        noted = {(one["kind"], one["name"]): one for one in (self.prior or {"sources": []})["sources"]}
+        tried = [one["point"] for one in self.trials]
+        for source in prior["sources"]:
+            key = source["kind"], source["name"]
+            points = list(noted[key]["points"]) if key in noted else []
+            points += [point for point in source["points"] if point not in (*tried, *points)]
+            if points or source["known"]:
+                noted[key] = {**source, "points": points}
+        self.about["prior"] = {**prior, "sources": list(noted.values())}
+        self._write()
+
+    @property
     def notes(self) -> Notes:
         """For the searcher."""
         return Notes(self.started, self.ended)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,13 @@ def render(found: Mapping[str, Any]) -> str:
     drawn = {name: Markup(text) for name, text in plots.all_plots(found).items()}
     knobs = {name: Markup(text) for name, text in plots.knob_plots(found).items()}
     return filled(
-        TEMPLATE, r=found, plots=drawn, knobs=knobs, verdict=verdict(found), rows=[row(one) for one in found["trials"]]
+        TEMPLATE,
+        r=found,
+        plots=drawn,
+        knobs=knobs,
+        verdict=verdict(found),
+        began=began(found),
+        rows=[row(one) for one in found["trials"]],
     )
 
 
@@ -53,6 +59,36 @@ def verdict(found: Mapping[str, Any]) -> str:
     return f"{reached}: {told} the recipe as it was ({wording.points(gained['value'])}, {interval})."
 
 
+def began(found: Mapping[str, Any]) -> str:
+    """Where the first trials came from, and whether that was worth it: the best of them beside the best that the
+    searcher drew."""
+    prior = found["prior"]
+    if prior is None or not (prior["sources"] or prior["unreadable"]):
+        return "Nothing was learned from earlier searches or runs."
+    told = [
+        f"{one['kind']} {one['name']} ({len(one['points'])} tried first"
+        + (f", {one['known']} finished trials of the same students known)" if one["known"] else ")")
+        for one in prior["sources"]
+    ]
+    sentence = f"Learned from {', '.join(told)}." if told else "Nothing was learned from earlier searches or runs."
+    if prior["unreadable"]:
+        sentence += f" Left out, of another version of this code: {', '.join(prior['unreadable'])}."
+    past = [one for one in found["trials"] if one["origin"] is not None]
+    if not past:
+        return sentence
+    drawn = [one for one in found["trials"] if one["origin"] is None and not one["preset"]]
+    return (
+        f"{sentence} Of {len(past)} trials from there the best reaches {_top(past)}, "
+        f"of {len(drawn)} that the searcher drew {_top(drawn)}; the recipe as it was "
+        f"{_top([one for one in found['trials'] if one['preset']])}."
+    )
+
+
+def _top(trials: Sequence[Mapping[str, Any]]) -> str:
+    done = [one["objectives"]["quality"] for one in trials if one["status"] == "done"]
+    return wording.percent(max(done)) if done else wording.DASH
+
+
 def row(one: Mapping[str, Any]) -> dict[str, str]:
     """A trial as the page's table shows it."""
     if one["status"] == "done":
@@ -62,7 +98,7 @@ def row(one: Mapping[str, Any]) -> dict[str, str]:
         told = dict.fromkeys(OBJECTIVES, wording.DASH)
         how = _ending(one)
     point = ", ".join(f"{name} {_value(value)}" for name, value in one["point"].items())
-    preset = " (the recipe as it was)" if one["preset"] else ""
+    preset = " (the recipe as it was)" if one["preset"] else f" (from {one['origin']})" if one["origin"] else ""
     return {"number": str(one["number"] + 1), **told, "how": how + preset, "point": point,
             "seconds": wording.seconds(one.get("seconds"))}  # fmt: skip
 
@@ -82,6 +118,7 @@ def show(found: Mapping[str, Any], folder: Path) -> RenderableType:
         own = row(found["trials"][number])
         table.add_row(own["number"], own["quality"], own["latency_ms"], own["bytes"], own["point"])
     lines = [verdict(found), f"trials: {', '.join(f'{count} {name}' for name, count in found['count'].items())}"]
+    lines.append(began(found))
     if found["ties"]:
         lines.append(f"{len(found['ties'])} other trial(s) cannot be told from the best on these rows")
     if found["importance"]:

@@ -18,11 +18,12 @@ from jobs.before.worth import right_of
 from jobs.measure import bootstrap
 from tuning import importance, objective, report
 from tuning.ledger import DONE, Ledger
+from tuning.prior import origin
 from tuning.space import Space, same
 
 BEST, RESULT, PAGE = "best.yaml", "search.json", "report.html"
 DRAWS = 2000
-VERSION = 1
+VERSION = 2  # 2: says what the search began with
 
 
 def write(space: Space, store: Store, ledger: Ledger, made: Sequence[Mapping[str, Any]]) -> Artifact:
@@ -56,6 +57,7 @@ def collect(space: Space, store: Store, ledger: Ledger) -> dict[str, Any]:
     trials = [dict(one) | {"number": number} for number, one in enumerate(ledger.trials)]
     for one in trials:
         one["preset"] = same(one["point"], space.base)
+        one["origin"] = None if one["preset"] or ledger.prior is None else origin(ledger.prior, one)
     done = [one for one in trials if one["status"] == DONE]
     details = {one["number"]: objective.content(store.get("trial", one["trial"])) for one in done}
     for number, found in details.items():
@@ -77,6 +79,7 @@ def collect(space: Space, store: Store, ledger: Ledger) -> dict[str, Any]:
         "importance": importance.of(space, done),
         "gain": None if best is None or preset is None else gain(details, best, preset, seed),
         "ties": [] if best is None else ties(details, best, seed),
+        "prior": ledger.prior,
         "rows": 0 if best is None else len(right_of(details[best["number"]])),
     }
 

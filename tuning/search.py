@@ -23,8 +23,9 @@ from jobs.before import teacher_exam
 from jobs.pipeline import Watcher
 from tuning import places, prior
 from tuning.places import Place
+from tuning.prior import Prior
 from tuning.space import Point, Space, same
-from tuning.trials import KINDS, Asked
+from tuning.trials import KINDS, Asked, Ended
 
 if TYPE_CHECKING:
     from tuning.ledger import Ledger
@@ -50,14 +51,14 @@ TUNE = {
 @dataclass(frozen=True)
 class Wanted:
     """How far a search goes: trials in all, and where given minutes and money; by which searcher, how many at once
-    (None: as many as fit), and the searches whose trials it starts from."""
+    (None: as many as fit), and what it learns from before it starts (`tuning.prior`)."""
 
     trials: int
     searcher: str = "tpe"
     minutes: float | None = None
     money: float | None = None
     concurrent: int | None = None
-    warm_from: tuple[str, ...] = ()
+    warm_from: tuple[str, ...] = (prior.ALL,)
 
 
 def check(recipe: Recipe, wanted: Wanted, store: Store) -> Space:
@@ -69,8 +70,7 @@ def check(recipe: Recipe, wanted: Wanted, store: Store) -> Space:
         raise InputError("--money needs a price", got="search.price_per_hour 0", expected="what a trial's hour costs")
     space = Space(recipe)
     space.check()
-    for name in wanted.warm_from:
-        prior.read(store, name)
+    prior.check(store, wanted.warm_from)
     pipeline.check(recipe, store)
     for one in space.ends():  # sizes of a network are checked by its task
         tasks.of(one).check()
@@ -80,7 +80,8 @@ def check(recipe: Recipe, wanted: Wanted, store: Store) -> Space:
 def search_name(recipe: Recipe, wanted: Wanted) -> str:
     """A search is named by its recipe, the rows behind it, its space and its searcher; how far it goes is no part."""
     section = recipe.search.model_dump(mode="json", exclude={"price_per_hour", "gpus"})
-    asked = [recipe.fingerprint(), students(recipe), section, wanted.searcher, list(wanted.warm_from)]
+    warm = [] if prior.NONE in wanted.warm_from else list(wanted.warm_from)
+    asked = [recipe.fingerprint(), students(recipe), section, wanted.searcher, warm]
     return f"{recipe.name}-{digest(asked)[:8]}"
 
 
@@ -109,8 +110,10 @@ def run(recipe: Recipe, store: Store, wanted: Wanted, watcher: Watcher) -> Artif
     ledger = Ledger(store, name, about)
     finished = sum(trial["status"] not in ("running", "cut") for trial in ledger.trials)
     if finished < wanted.trials:
+        learned = prior.learn(space, store, wanted.warm_from, name)
+        ledger.learned(learned.facts())
         session.connect(recipe.resources)
-        _tune(space, store, ledger, wanted, wanted.trials - finished)
+        _tune(space, store, ledger, learned, wanted, wanted.trials - finished)
     return results.write(space, store, ledger, made)
 
 
@@ -128,13 +131,18 @@ def prepare(space: Space, store: Store, watcher: Watcher) -> list[dict[str, Any]
     return made
 
 
-def first_points(space: Space, store: Store, ledger: Ledger, wanted: Wanted) -> Sequence[Point]:
-    """What is tried before the searcher draws: what was under way, the recipe as it is, and what other searches say."""
-    points = [*ledger.unfinished, space.base, *prior.points(space, store, wanted.warm_from)]
-    return [point for index, point in enumerate(points) if not any(same(point, one) for one in points[:index])]
+def beginning(space: Space, ledger: Ledger, learned: Prior) -> tuple[Sequence[Point], Sequence[Ended]]:
+    """What is tried before the searcher draws (what was under way, the recipe as it is, and what the past says), and
+    the ended trials that it knows of, each once."""
+    points = [*ledger.unfinished, space.base, *learned.points]
+    first = [point for index, point in enumerate(points) if not any(same(point, one) for one in points[:index])]
+    own = list(ledger.known)
+    here = [*first, *(ended.point for ended in own)]
+    known = [ended for ended in learned.known if not any(same(ended.point, point) for point in here)]
+    return first, [*own, *known]
 
 
-def _tune(space: Space, store: Store, ledger: Ledger, wanted: Wanted, trials: int) -> None:
+def _tune(space: Space, store: Store, ledger: Ledger, learned: Prior, wanted: Wanted, trials: int) -> None:
     from ray import tune
 
     from tuning.budget import Budget
@@ -143,11 +151,9 @@ def _tune(space: Space, store: Store, ledger: Ledger, wanted: Wanted, trials: in
     os.environ.update(TUNE)
     logging.getLogger(ANALYSIS).setLevel(logging.ERROR)
     section = space.recipe.search
-    known = [*ledger.known, *prior.known(space, store, wanted.warm_from)]
-    asked = Asked(
-        wanted.searcher, section.objectives, section.seed + len(ledger.trials), section.startup,
-        first_points(space, store, ledger, wanted), known,
-    )  # fmt: skip
+    first, known = beginning(space, ledger, learned)
+    seed = section.seed + len(ledger.trials)
+    asked = Asked(wanted.searcher, section.objectives, seed, section.startup, first, known)
     folder = store.workspace / "tune" / ledger.name
     budget = Budget(ledger, wanted.minutes, wanted.money, section.price_per_hour)
     nodes = places.found()

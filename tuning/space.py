@@ -51,17 +51,29 @@ class Space:
         """The searcher's parameters of a point; None where it lies outside of this space or lacks a knob."""
         found: dict[str, Any] = {}
         for name, knob in self.knobs.items():
-            if name not in point:
-                return None
-            value = point[name]
-            if knob.choice is not None:
-                if value not in knob.choice:
-                    return None
-                value = knob.choice.index(value)
-            if not isinstance(value, int | float) or not _contains(_distribution(knob), value):
+            value = _inner(knob, point[name]) if name in point else None
+            if value is None:
                 return None
             found[name] = value
         return found
+
+    def inside(self, point: Point) -> dict[str, Any]:
+        """What a point of another search says of this space's knobs, as far as this space allows the values."""
+        return {
+            name: value for name, value in point.items()
+            if name in self.knobs and _inner(self.knobs[name], value) is not None
+        }  # fmt: skip
+
+    def point_of(self, recipe: Recipe) -> dict[str, Any] | None:
+        """The point whose recipe this one is, as far as a student's making goes; None where it lies outside of the
+        space: in a knob's value, or in anything that is no knob."""
+        plain = recipe.model_dump(mode="json", by_alias=True)
+        try:
+            point = {name: _value(plain, paths_of(name, knob)[0]) for name, knob in self.knobs.items()}
+            built = self.build(point) if self.inner(point) is not None else None
+        except (InputError, LookupError, TypeError):  # another architecture or other stages: it has no such field
+            return None
+        return point if built is not None and _made(built) == _made(recipe) else None
 
     def build(self, point: Point) -> Recipe:
         """The recipe of a point. Raises InputError where a field or a step refuses it, or fields do not fit."""
@@ -176,6 +188,20 @@ def _distribution(knob: Knob) -> BaseDistribution:
 def _rising(values: Sequence[Any]) -> bool:
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     return numbers and all(low < high for low, high in itertools.pairwise(values))
+
+
+def _inner(knob: Knob, value: Any) -> float | None:
+    """The searcher's own value of one knob, None where the knob does not allow it."""
+    if knob.choice is not None:
+        if value not in knob.choice:
+            return None
+        value = knob.choice.index(value)
+    return value if isinstance(value, int | float) and _contains(_distribution(knob), value) else None
+
+
+def _made(recipe: Recipe) -> Mapping[str, Any]:
+    """What of a recipe decides the student and its file."""
+    return {name: value for name, value in recipe.identity().items() if name not in FIXED}
 
 
 def _contains(distribution: BaseDistribution, value: float) -> bool:

@@ -45,7 +45,7 @@ def test_what_a_search_finds_beats_the_hand_made_recipe(name: str, record: Calla
     if name != "digits" and not DATA.is_dir():
         pytest.skip(f"needs {name} in {DATA}")
     files = FILES[name]
-    found = asked("tuning", "search", name, "--trials", str(TRIALS), changes=files)
+    found = asked("tuning", "search", name, "--trials", str(TRIALS), "--warm-from", "none", changes=files)
     preset = asked("jobs", "run", name, "--until", "evaluate", changes=[*files, *OFF])
     best = asked("jobs", "run", found["best_recipe"], "--until", "evaluate", changes=OFF)
     assert [one["runs"] for one in found["teacher"]] == [1] * len(found["teacher"])

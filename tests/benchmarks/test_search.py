@@ -169,7 +169,8 @@ def test_what_another_search_learned_against_random_first_trials(
 def seconds_of(store: Path, concurrent: int, trials: int, seed: int) -> float:
     """Wall time from the first trial's begin to the last one's end, of a random search without early stopping (s)."""
     command = [sys.executable, "-m", "tuning", "search", "image_classification", "--store", str(store), "--json",
-               "--searcher", "random", "--trials", str(trials), "--concurrent", str(concurrent)]  # fmt: skip
+               "--searcher", "random", "--trials", str(trials), "--concurrent", str(concurrent),
+               "--warm-from", "none"]  # fmt: skip
     knob = "{distill.stages.0.learning_rate: {log: [1.0e-3, 1.0e-2]}}"
     for value in (f"search.knobs={knob}", f"search.seed={seed}", "search.grace_share=0.99"):
         command += ["--set", value]

@@ -84,6 +84,7 @@ def test_trials_go_where_the_recipe_wants_training_and_are_packed_by_those_nodes
         return search.placed_trial(prepared.space, prepared.store, Place(1, 0.0))._resources
 
     here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    wanted: tuple[tuple[dict[str, str], bool, int], ...]
     wanted = (({}, True, 2), (here, True, 2), ({"role": "gpu"}, False, 1), ({"role": "!gpu"}, True, 2))
     for labels, there, fit in wanted:
         request = asked(labels)

@@ -17,6 +17,7 @@ from cluster.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIALS = 8
+RATE = "distill.stages.0.learning_rate"
 
 
 def command(store: Path, overrides: list[str], *more: str) -> list[str]:
@@ -107,6 +108,7 @@ def _done(store: Store) -> set[str]:
         (["--searcher", "pbt"], "exploits nothing unless its whole population trains at once"),
         (["--money", "5"], "--money needs a price"),
         (["--warm-from", "nothing"], "no search nothing in the store"),
+        (["--warm-from", "none,other"], "all and none stand alone"),
         (["--set", "search.knobs={distill.stages.0.epoch: {between: [1, 2]}}"], "did you mean distill.stages.0.epochs"),
         (["--set", "search.knobs={student.params.stam: {choice: [8, 16]}}"], r"did you mean student.params.stem\?"),
         (["--set", "search.knobs={export.scheme: {choice: [fast, excat]}}"], "export.scheme"),
@@ -124,7 +126,7 @@ def test_wrong_input_is_found_before_ray_starts(
     changes = [*overrides, *([words["--set"]] if "--set" in words else [])]
     wanted = search.Wanted(
         3, words.get("--searcher", "tpe"), money=float(words["--money"]) if "--money" in words else None,
-        warm_from=(words["--warm-from"],) if "--warm-from" in words else (),
+        warm_from=tuple(words["--warm-from"].split(",")) if "--warm-from" in words else (),
     )  # fmt: skip
     with pytest.raises(InputError, match=told):
         search.check(
@@ -150,6 +152,8 @@ def test_a_search_is_named_by_what_it_looks_for_and_not_by_how_far_it_goes(searc
     assert one == search_name(searched_recipe("search.price_per_hour=2.0"), Wanted(9, minutes=3.0, money=1.0))
     assert one != search_name(searched_recipe(), Wanted(3, "random"))
     assert one != search_name(searched_recipe("search.seed=1"), Wanted(3))
+    assert one != search_name(searched_recipe(), Wanted(3, warm_from=("none",)))
+    assert one == search_name(searched_recipe("search.gpus=0.5"), Wanted(3))
 
 
 def test_a_search_on_other_rows_in_the_same_file_is_another_search(searched_recipe: Any, tmp_path: Path) -> None:
@@ -159,7 +163,7 @@ def test_a_search_on_other_rows_in_the_same_file_is_another_search(searched_reci
 
     file, store = tmp_path / "rows.csv", Store.open(tmp_path / "runs")
     recipe = searched_recipe("data.source=table", f"data.train={file}", f"data.test={file}")
-    trial = {"point": Space(recipe).base, "status": "done", "objectives": {"quality": 0.5}}
+    trial = {"point": {**Space(recipe).base, RATE: 0.002}, "status": "done", "objectives": {"quality": 0.5}}
     names = []
     for text in ("image,label\na.png,1\n", "image,label\na.png,2\n"):
         file.write_text(text)
@@ -168,8 +172,8 @@ def test_a_search_on_other_rows_in_the_same_file_is_another_search(searched_reci
         store.write_record(f"searches/{names[-1]}", about)
     assert names[0] != names[1]
     # Of the same rows trials are known; of others their points are only tried first.
-    assert not prior.known(Space(recipe), store, names[:1]) and prior.points(Space(recipe), store, names[:1])
-    assert prior.known(Space(recipe), store, names[1:]) and not prior.points(Space(recipe), store, names[1:])
+    other, own = (prior.learn(Space(recipe), store, [name], "new") for name in names)
+    assert not other.known and other.points and own.sources[0].known
 
 
 def test_the_budget_ends_a_search_by_minutes_or_by_money(tmp_path: Path) -> None:

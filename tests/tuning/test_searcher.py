@@ -12,9 +12,7 @@ from ray.tune.search import Searcher
 
 from cluster.recipe import Knob, Recipe
 from cluster.store import Store
-from tuning import prior
 from tuning.ledger import Ledger
-from tuning.search import students
 from tuning.searcher import Study
 from tuning.space import Point, Space
 from tuning.trials import Asked, Ended
@@ -136,17 +134,3 @@ def test_what_ends_with_the_budget_is_cut_and_tried_again(tmp_path: Path, make: 
     ledger.over = True
     study.on_trial_complete("a", {"agreement": 0.9, "progress": 50})
     assert ledger.trials[0]["status"] == "cut" and ledger.unfinished == [point] and not ledger.known
-
-
-def test_an_earlier_search_on_another_recipe_gives_its_best_points(tmp_path: Path, make: Make) -> None:
-    store, space = Store.open(tmp_path), make(distill__stages__0__learning_rate={"log": [0.001, 0.01]})
-    trials = [
-        {"point": {RATE: 0.001 * n, "other": n}, "status": "done", "objectives": {"quality": n / 10}}
-        for n in range(1, 9)
-    ]
-    other = space.recipe.model_copy(update={"name": "other"})
-    for name, recipe in (("same", space.recipe), ("other", other)):
-        about = {"recipe": recipe.model_dump(mode="json"), "students": students(recipe)}
-        store.write_record(f"searches/{name}", {**about, "trials": trials})
-    assert list(prior.points(space, store, ["other"])) == [{RATE: 0.008}, {RATE: 0.007}]
-    assert not prior.points(space, store, ["same"]) and not prior.known(space, store, ["other"])
