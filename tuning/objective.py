@@ -58,7 +58,7 @@ def body(work: Work, tell: Tell) -> None:
     newest = io.last_checkpoint()
     assert newest is not None
     with tempfile.TemporaryDirectory() as folder:
-        measured = worth.measure(work, newest / "hf", Path(folder) / "bundle", Path(job.validation))
+        measured = worth.measure(work, newest / "hf", Path(folder) / "bundle")
     seconds = {"training": round(trained, 3), "all": round(time.perf_counter() - started, 3)}
     found = {**worth.facts(measured), "curve": seen, "seconds": seconds, "steps": sum(steps_of(job))}
     (work.draft.path / TRIAL).write_text(json.dumps(found))
@@ -75,7 +75,9 @@ def trial_job(work: Work) -> Job:
 
 def _inputs(recipe: Recipe) -> Mapping[str, Any]:
     section = recipe.search
-    return {"seed": recipe.seed, "rows": section.rows, "latency_requests": section.latency_requests}
+    # Language models were once scored by their float weights; what is served is what counts.
+    scored = {"scored": "bundle"} if recipe.task == "text_generation" else {}
+    return {"seed": recipe.seed, "rows": section.rows, "latency_requests": section.latency_requests, **scored}
 
 
 STEP = Step(

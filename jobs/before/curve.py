@@ -45,7 +45,7 @@ def predict(sizes_N: Sequence[int], values_DN: np.ndarray, target: int, noise_sd
     rng = np.random.default_rng(seed)
     drawn = np.array([_one(np.asarray(sizes_N, float), own_N, target, rng) for own_N in values_DN])
     drawn = drawn + rng.normal(0.0, np.hypot(noise_sd, SEED_SD), len(drawn))
-    low, value, high = (float(one) for one in np.percentile(drawn.clip(0.0), [2.5, 50, 97.5]))
+    low, value, high = (float(one) for one in np.percentile(drawn, [2.5, 50, 97.5]))
     return Prediction(value, low, high)
 
 

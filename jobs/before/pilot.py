@@ -96,7 +96,7 @@ def _student(work: Work) -> None:
     forget(job)
     training_s = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:
-        measured = worth.measure(work, trained.weights, Path(folder) / "bundle", Path(job.validation))
+        measured = worth.measure(work, trained.weights, Path(folder) / "bundle")
     taught = sum(stage["steps"] for stage in trained.progress["stages"])
     found = {
         **worth.facts(measured), "steps": taught, "packed": rows_of(read(Path(job.table))),

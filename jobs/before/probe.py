@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
 
@@ -20,7 +19,8 @@ from cluster.recipe import Recipe
 from cluster.store import Artifact, Store
 from jobs import fit, generate, pipeline
 from jobs.after import wording
-from jobs.before import curve, pilot, teacher_exam, worth
+from jobs.before import kept, pilot, teacher_exam
+from jobs.before.kept import Kept
 from jobs.pipeline import Watcher
 from jobs.step import run_name
 from jobs.training.sampler import steps_of
@@ -41,8 +41,6 @@ class Wanted:
 
 def check(recipe: Recipe, wanted: Wanted, store: Store) -> None:
     """Refuse before Ray starts what cannot be probed. Raises InputError."""
-    if recipe.task == "text_generation":
-        raise InputError("probe is for answers that are right or wrong", got=recipe.task, expected="any other task")
     if wanted.sizes < 3:
         raise InputError("a curve needs more sizes", got=wanted.sizes, expected="3 or more")
     pipeline.check(recipe, store)
@@ -63,8 +61,9 @@ def run(recipe: Recipe, store: Store, wanted: Wanted, watcher: Watcher) -> dict[
     # The largest first: the smaller ones' rows are among its own, so the teacher answers every row once.
     longer = pilot.lengthened(recipe, whole.requests, wanted.steps)
     pilots = {size: pilot.run(longer, store, size) for size in reversed(sizes)}
-    teacher_R = teacher_exam.right(recipe, made)
-    found = predicted(recipe, store, whole, dict(reversed(pilots.items())), teacher_R)
+    rising = dict(reversed(pilots.items()))
+    told = [pilot.content(one) for one in rising.values()]
+    found = predicted(recipe, store, whole, rising, kept.of(recipe, store, made, told, DRAWS, recipe.seed))
     store.write_record(f"probes/{run_name(recipe)}", found)
     return found
 
@@ -83,17 +82,10 @@ def sizes_of(origins: int, wanted: Wanted) -> list[int]:
     return sorted({max(1, largest >> shift) for shift in range(wanted.sizes)})
 
 
-def predicted(
-    recipe: Recipe, store: Store, whole: Whole, pilots: Mapping[int, Artifact], teacher_R: np.ndarray
-) -> dict[str, Any]:
+def predicted(recipe: Recipe, store: Store, whole: Whole, pilots: Mapping[int, Artifact], own: Kept) -> dict[str, Any]:
     """What the pilots say of the whole run: retention, seconds and cost with intervals, and the verdict."""
     found = {size: pilot.content(made) for size, made in pilots.items()}
-    right_NR = np.stack([worth.right_of(one) for one in found.values()])
-    values_DN = curve.ratios(right_NR, teacher_R, DRAWS, recipe.seed)
-    teacher, missed = float(teacher_R.mean()), 1 - float(right_NR[-1].mean())
-    # The run is judged on other rows than these: as many test rows as validation rows is what can be said here.
-    noise = float(np.sqrt(2 * missed * (1 - missed) / len(teacher_R)) / max(teacher, 1e-9))
-    retention = curve.predict(list(found), values_DN, whole.origins, noise, recipe.seed)
+    retention = asdict(own.predict(list(found), whole.origins, recipe.seed))
     seconds = times(recipe, store, whole, pilots, found)
     hours = [sum(part[key] for part in seconds.values()) / 3600 for key in ("low", "value", "high")]
     asked = _asking(recipe, store, whole, list(pilots)[-1])
@@ -102,13 +94,13 @@ def predicted(
     rows = [
         {"rows": size, "retention": float(value), "quality": one["quality"], "steps": one["steps"],
          "seconds": one["training_s"]}
-        for (size, one), value in zip(found.items(), right_NR.mean(1) / max(teacher, 1e-9), strict=True)
+        for (size, one), value in zip(found.items(), own.retention_N, strict=True)
     ]  # fmt: skip
     last = list(found.values())[-1]
-    gates = judged(recipe, asdict(retention), teacher, last["bytes"])
+    gates = judged(recipe, retention, (own.teacher, own.about), last["bytes"])
     return {
-        "run": run_name(recipe), "rows": whole.origins, "requests": whole.requests, "validation_rows": len(teacher_R),
-        "teacher": teacher, "pilots": rows, "retention": asdict(retention), "seconds": seconds, "cost": cost,
+        "run": run_name(recipe), "rows": whole.origins, "requests": whole.requests, "validation_rows": own.rows,
+        "teacher": own.teacher, "pilots": rows, "retention": retention, "seconds": seconds, "cost": cost,
         "not_predicted": ["evaluate", "promote"], "gates": gates, "verdict": verdict(gates),
     }  # fmt: skip
 
@@ -157,8 +149,13 @@ def _asking(recipe: Recipe, store: Store, whole: Whole, size: int) -> float:
     return float(facts["cost"]) / asked * whole.requests if asked else 0.0
 
 
-def judged(recipe: Recipe, retention: Mapping[str, float], teacher: float, size: int) -> list[dict[str, Any]]:
-    """The gates that a pilot can say something about: limit, value with interval, and go, no-go or unsure."""
+def judged(
+    recipe: Recipe, retention: Mapping[str, float], teacher: tuple[float, float], size: int
+) -> list[dict[str, Any]]:
+    """The gates that a pilot can say something about: limit, value with interval, and go, no-go or unsure.
+
+    teacher: its metric and the half of its interval.
+    """
     gates, found = recipe.evaluate.gates, []
 
     def add(name: str, limit: float | None, low: float, value: float, high: float, sign: int) -> None:
@@ -168,8 +165,8 @@ def judged(recipe: Recipe, retention: Mapping[str, float], teacher: float, size:
             found.append({"name": name, "limit": limit, "value": value, "low": low, "high": high, "verdict": told})
 
     add("retention_min", gates.retention_min, retention["low"], retention["value"], retention["high"], 1)
-    about = 1.96 * float(np.sqrt(teacher * (1 - teacher) / recipe.search.rows))
-    add("teacher_metric_min", gates.teacher_metric_min, teacher - about, teacher, teacher + about, 1)
+    value, about = teacher
+    add("teacher_metric_min", gates.teacher_metric_min, value - about, value, value + about, 1)
     add("bytes_max", gates.bytes_max, size, size, size, -1)
     return found
 

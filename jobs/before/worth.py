@@ -9,36 +9,37 @@ from typing import Any
 
 import numpy as np
 
-from jobs import export, tasks
-from jobs.before import teacher_exam
+from jobs import export
+from jobs.before import likely, teacher_exam
+from jobs.before.likely import Likely
 from jobs.measure import exam, latency, metrics
 from jobs.packing import calibration
 from jobs.step import Work
-from jobs.training import table
 from serving.bundle import predict
 
 
 @dataclass(frozen=True)
 class Worth:
     """The objectives of a trained student (`quality` 0 to 1, `latency_ms` p50 at batch 1, `bytes` of the engine file),
-    and per validation row whether the answer was right, bool [R] (empty where answers are texts of their own)."""
+    and per validation row whether the answer was right, bool [R]; of a language model instead how likely it finds the
+    true texts (then `right_R` is empty)."""
 
     quality: float
     latency_ms: float
     bytes: int
     right_R: np.ndarray
+    likely: Likely | None = None
 
     def objectives(self) -> dict[str, float]:
         """By name, for the search."""
         return {"quality": self.quality, "latency_ms": self.latency_ms, "bytes": float(self.bytes)}
 
 
-def measure(work: Work, model: Path, folder: Path, validation: Path) -> Worth:
+def measure(work: Work, model: Path, folder: Path) -> Worth:
     """Export the student in `model` (HF folder) into the new `folder` and measure the bundle on validation rows alone.
 
-    work: its parents are the samples and the curated set that the student learned from. validation: the packed rows
-    that the float student of a language model is scored on, as its bundle answers in texts that are not compared.
-    Raises StepFailed where the export does.
+    work: its parents are the samples and the curated set that the student learned from. Raises StepFailed where the
+    export does.
     """
     recipe = work.recipe
     samples, curated = (work.parents[kind].path() for kind in ("samples", "curated"))
@@ -49,17 +50,18 @@ def measure(work: Work, model: Path, folder: Path, validation: Path) -> Worth:
     timed = latency.interleaved({"own": engine}, items, recipe.seed)["own"]
     size = export.engine_bytes(folder)
     if recipe.task == "text_generation":
-        task = tasks.of(recipe)
-        quality = next(iter(task.evaluate(task.load(str(model)), table.read(validation)).values()))
-        return Worth(quality, timed["p50"], size, np.zeros(0, bool))
+        scored = likely.of(recipe, engine)
+        return Worth(scored.likelihood, timed["p50"], size, np.zeros(0, bool), scored)
     right_R = metrics.right(rows, [engine.predict([item])[0].text for item in rows.items])
     return Worth(float(right_R.mean()), timed["p50"], size, right_R)
 
 
 def facts(worth: Worth) -> Mapping[str, Any]:
     """JSON-ready, the rows packed as hexadecimal bits."""
+    texts = {} if worth.likely is None else worth.likely.facts()
     return {
         **worth.objectives(),
+        **texts,
         "right": {"rows": len(worth.right_R), "bits": np.packbits(worth.right_R).tobytes().hex()},
     }
 

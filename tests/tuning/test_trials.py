@@ -68,7 +68,7 @@ def test_being_looked_at_changes_nothing_of_the_training(prepared: Any, trial: A
         work = Work(recipe, store, parents, draft)
         job = job_of(work, distill.student_arm(work))
         trained = run_local(job, tmp_path / "run")
-        measured = worth.measure(work, trained.weights, tmp_path / "bundle", Path(job.validation))
+        measured = worth.measure(work, trained.weights, tmp_path / "bundle")
     found = objective.content(trial)
     assert measured.quality == found["quality"]
     assert np.array_equal(measured.right_R, worth.right_of(found))
