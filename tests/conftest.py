@@ -99,11 +99,13 @@ S3_START_S = 60
 
 
 def moto_server() -> str:
-    """An S3 server from a virtual environment of its own: `pip install 'moto[s3]' flask flask-cors`, its `moto_server`
-    beside this Python, or named by $RAYDISTILL_MOTO. Skips where there is none."""
+    """An S3 server from a virtual environment of its own: `pip install 'moto[s3]' flask flask-cors`. It is named by
+    $RAYDISTILL_MOTO, or lies in `.venv/s3`, where `.ci/run` installs it, or beside this Python. Skips where there is
+    none."""
     named = os.environ.get("RAYDISTILL_MOTO")
-    beside = Path(sys.executable).parent / "moto_server"
-    found = named or (str(beside) if beside.is_file() else None)  # another one on the PATH may be too old to answer
+    own = [Path(sys.prefix) / "s3" / "bin" / "moto_server", Path(sys.executable).parent / "moto_server"]
+    there = [str(path) for path in own if path.is_file()]  # another one on the PATH may be too old to answer
+    found = named or next(iter(there), None)
     if not found:
         pytest.skip("no moto_server (an S3 server): see moto_server in tests/conftest.py")
     return found
