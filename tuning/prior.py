@@ -17,7 +17,7 @@ from typing import Any
 from cluster.errors import InputError, RecipeError
 from cluster.recipe import Recipe
 from cluster.recipe.explain import nearest
-from cluster.store import Store
+from cluster.store import Artifact, Store
 from jobs import generate
 from tuning.space import Point, Space, same
 from tuning.trials import Ended
@@ -156,20 +156,23 @@ def _runs(space: Space, store: Store) -> list[Source]:
     """
     found: list[tuple[float, Source]] = []
     for name in store.records("runs/"):
-        record = store.read_record(name) or {}
-        recipe = _recipe(record) if "report" in record.get("artifacts", {}) else None
-        point = None if recipe is None else space.point_of(recipe)
+        record = store.read_record(name)
+        recipe = _recipe(record) if record is not None and "report" in record["artifacts"] else None
+        if record is None or recipe is None or not alike(space.recipe, recipe):
+            continue
+        point = space.point_of(recipe)
         if point is None or not _new(space, [point]):
             continue
-        if generate.STEP.id(space.build(point)) == record["artifacts"]["samples"]:
-            value = _validated(store, record["artifacts"]["report"])
-            found.append((-value, Source("run", name.partition("/")[2], [point])))
+        made = record["artifacts"]
+        report = store.find("report", made["report"]) if generate.STEP.id(recipe) == made["samples"] else None
+        if report is not None:
+            found.append((-_validated(report), Source("run", name.partition("/")[2], [point])))
     return [source for _, source in sorted(found, key=lambda one: (one[0], one[1].name))]
 
 
-def _validated(store: Store, report: str) -> float:
+def _validated(report: Artifact) -> float:
     """The student's primary metric on validation rows when its training ended, from a run's report."""
-    told = json.loads((store.get("report", report).path() / REPORT).read_text())
+    told = json.loads((report.path() / REPORT).read_text())
     return float(next(iter(told["stages"][-1]["after"].values())))
 
 

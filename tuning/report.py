@@ -52,8 +52,6 @@ def verdict(found: Mapping[str, Any]) -> str:
     )
     if gained is None:
         return f"{reached}; the recipe as it was did not finish, so there is nothing to compare with."
-    if gained["low"] is None:
-        return f"{reached}, {wording.points(gained['value'])} against the recipe as it was (not tested for chance)."
     interval = f"95 % interval {wording.points(gained['low'])} to {wording.points(gained['high'])}"
     told = "better than" if gained["verdict"] == "better" else "a tie with"
     return f"{reached}: {told} the recipe as it was ({wording.points(gained['value'])}, {interval})."
@@ -78,7 +76,7 @@ def began(found: Mapping[str, Any]) -> str:
         return sentence
     drawn = [one for one in found["trials"] if one["origin"] is None and not one["preset"]]
     return (
-        f"{sentence} Of {len(past)} trials from there the best reaches {_top(past)}, "
+        f"{sentence} Of {len(past)} trial{'' if len(past) == 1 else 's'} from there the best reaches {_top(past)}, "
         f"of {len(drawn)} that the searcher drew {_top(drawn)}; the recipe as it was "
         f"{_top([one for one in found['trials'] if one['preset']])}."
     )

@@ -9,13 +9,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import yaml
 
 from cluster import session
 from cluster.recipe import Recipe
 from cluster.store import Artifact, Store, artifact_id
+from jobs.before import likely
 from jobs.before.worth import right_of
-from jobs.measure import bootstrap
+from jobs.measure import bootstrap, next_tokens
 from tuning import importance, objective, report
 from tuning.ledger import DONE, Ledger
 from tuning.prior import origin
@@ -80,7 +82,7 @@ def collect(space: Space, store: Store, ledger: Ledger) -> dict[str, Any]:
         "gain": None if best is None or preset is None else gain(details, best, preset, seed),
         "ties": [] if best is None else ties(details, best, seed),
         "prior": ledger.prior,
-        "rows": 0 if best is None else len(right_of(details[best["number"]])),
+        "rows": 0 if best is None else rows_of(details[best["number"]]),
     }
 
 
@@ -115,27 +117,31 @@ def front(done: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> list[
 def gain(details: Mapping[int, Any], best: Mapping[str, Any], preset: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Quality of the best trial over the recipe as it was, with its 95 % interval over the same validation rows, and
     the verdict: better, or a tie. The best of many looks better than it is on the rows it was chosen by."""
-    right, reference = right_of(details[best["number"]]), right_of(details[preset["number"]])
-    if not len(right):
-        value = best["objectives"]["quality"] - preset["objectives"]["quality"]
-        return {"value": value, "low": None, "high": None, "verdict": "not tested"}
-    found = bootstrap.difference(right, reference, DRAWS, seed)
-    better = found["low"] is not None and found["low"] > 0
-    return {**found, "verdict": "better" if better else "tie"}
+    found = compared(details[best["number"]], details[preset["number"]], seed)
+    return {**found, "verdict": "better" if found["low"] is not None and found["low"] > 0 else "tie"}
 
 
 def ties(details: Mapping[int, Any], best: Mapping[str, Any], seed: int) -> list[int]:
     """Numbers of the other trials whose difference to the best may be chance (95 % interval over the same rows)."""
-    top = right_of(details[best["number"]])
-    found = []
+    top, found = details[best["number"]], []
     for number, detail in details.items():
-        right = right_of(detail)
-        if number == best["number"] or not len(right):
-            continue
-        low = bootstrap.difference(top, right, DRAWS, seed)["low"]
+        low = None if number == best["number"] else compared(top, detail, seed)["low"]
         if low is not None and low <= 0:
             found.append(number)
     return found
+
+
+def compared(one: Mapping[str, Any], other: Mapping[str, Any], seed: int) -> bootstrap.Interval:
+    """Quality of a trial minus another's, with its interval over the same rows: the share that is right, or the
+    likelihood of the true texts."""
+    if "nll" in one:
+        return next_tokens.compared(likely.read(one), likely.read(other), np.subtract, DRAWS, seed)
+    return bootstrap.difference(right_of(one), right_of(other), DRAWS, seed)
+
+
+def rows_of(trial: Mapping[str, Any]) -> int:
+    """Validation rows that a trial was measured on (count)."""
+    return len(trial["nll"]) if "nll" in trial else len(right_of(trial))
 
 
 def as_yaml(recipe: Recipe) -> str:

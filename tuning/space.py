@@ -70,18 +70,21 @@ class Space:
         plain = recipe.model_dump(mode="json", by_alias=True)
         try:
             point = {name: _value(plain, paths_of(name, knob)[0]) for name, knob in self.knobs.items()}
-            built = self.build(point) if self.inner(point) is not None else None
-        except (InputError, LookupError, TypeError):  # another architecture or other stages: it has no such field
+            inside = self.inner(point) is not None and _made(self._changed(point)) == _made(recipe)
+        except (InputError, LookupError, ValueError, AttributeError):  # other free params: it has no such field
             return None
-        return point if built is not None and _made(built) == _made(recipe) else None
+        return point if inside else None
 
     def build(self, point: Point) -> Recipe:
         """The recipe of a point. Raises InputError where a field or a step refuses it, or fields do not fit."""
-        values = {path: value for name, value in point.items() for path in paths_of(name, self.knobs[name])}
-        recipe = changed(self.recipe, values)
+        recipe = self._changed(point)
         if recipe != self.recipe:
             refuse(recipe)
         return recipe
+
+    def _changed(self, point: Point) -> Recipe:
+        values = {path: value for name, value in point.items() for path in paths_of(name, self.knobs[name])}
+        return changed(self.recipe, values)
 
     @property
     def base(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from cluster.store import Artifact, Store
 from jobs import fit
 from jobs.before import curve, likely, teacher_exam, worth
 from jobs.before.curve import Prediction
-from jobs.before.likely import Likely
+from jobs.measure.next_tokens import Likely
 
 
 @dataclass(frozen=True)

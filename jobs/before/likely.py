@@ -6,7 +6,6 @@ Shape legend: R rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,27 +14,16 @@ from cluster.recipe import Recipe
 from cluster.store import Artifact
 from jobs.before import teacher_exam
 from jobs.measure import exam, next_tokens
+from jobs.measure.next_tokens import Likely
 from jobs.tasks.text_generation.task import TextGeneration
 from serving import teachers
 
 ROUNDED = 4  # digits of a row's nats that are kept: 1e-4 of hundreds
 
 
-@dataclass(frozen=True)
-class Likely:
-    """Per row the sum of -log p of its true tokens (nats) and their number, float64 and int64 [R]."""
-
-    nll_R: np.ndarray
-    tokens_R: np.ndarray
-
-    @property
-    def likelihood(self) -> float:
-        """exp(mean log-probability), 0 to 1: the task's primary metric, 1 / perplexity."""
-        return float(np.exp(-self.nll_R.sum() / self.tokens_R.sum()))
-
-    def facts(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {"nll": self.nll_R.round(ROUNDED).tolist(), "tokens": self.tokens_R.tolist()}
+def facts(own: Likely) -> dict[str, Any]:
+    """JSON-ready."""
+    return {"nll": own.nll_R.round(ROUNDED).tolist(), "tokens": own.tokens_R.tolist()}
 
 
 def read(found: Mapping[str, Any]) -> Likely:

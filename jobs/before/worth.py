@@ -11,8 +11,8 @@ import numpy as np
 
 from jobs import export
 from jobs.before import likely, teacher_exam
-from jobs.before.likely import Likely
 from jobs.measure import exam, latency, metrics
+from jobs.measure.next_tokens import Likely
 from jobs.packing import calibration
 from jobs.step import Work
 from serving.bundle import predict
@@ -50,7 +50,8 @@ def measure(work: Work, model: Path, folder: Path) -> Worth:
     timed = latency.interleaved({"own": engine}, items, recipe.seed)["own"]
     size = export.engine_bytes(folder)
     if recipe.task == "text_generation":
-        scored = likely.of(recipe, engine)
+        scorer: Any = engine  # a bundle of this task scores texts too
+        scored = likely.of(recipe, scorer)
         return Worth(scored.likelihood, timed["p50"], size, np.zeros(0, bool), scored)
     right_R = metrics.right(rows, [engine.predict([item])[0].text for item in rows.items])
     return Worth(float(right_R.mean()), timed["p50"], size, right_R)
@@ -58,7 +59,7 @@ def measure(work: Work, model: Path, folder: Path) -> Worth:
 
 def facts(worth: Worth) -> Mapping[str, Any]:
     """JSON-ready, the rows packed as hexadecimal bits."""
-    texts = {} if worth.likely is None else worth.likely.facts()
+    texts = {} if worth.likely is None else likely.facts(worth.likely)
     return {
         **worth.objectives(),
         **texts,

@@ -43,20 +43,27 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True)
-class Told:
-    """What one model made of the exam: per row the sum of -log p of its true tokens (nats) and their number, float64
-    and int64 [R]; per token the likeliest one, its probability, and whether it is the true one, [T]."""
+class Likely:
+    """How likely a model finds true texts: per row the sum of -log p of its true tokens (nats) and their number,
+    float64 and int64 [R]."""
 
     nll_R: Array
     tokens_R: Array
-    chosen_T: Array
-    confidence_T: Array
-    right_T: Array
 
     @property
     def likelihood(self) -> float:
         """exp(mean log-probability), 0 to 1."""
         return float(np.exp(-self.nll_R.sum() / self.tokens_R.sum()))
+
+
+@dataclass(frozen=True)
+class Told(Likely):
+    """What one model made of the exam: beside `Likely`, per token the likeliest one, its probability, and whether it is
+    the true one, [T]."""
+
+    chosen_T: Array
+    confidence_T: Array
+    right_T: Array
 
     def same(self, other: Told) -> float:
         """Share of tokens where both find the same one likeliest."""
@@ -182,7 +189,7 @@ def _measured(recipe: Recipe, exam: Exam, asked: Mapping[str, Contender], heard:
     }  # fmt: skip
 
 
-def compared(one: Told, other: Told, how: np.ufunc, draws: int, seed: int) -> Interval:
+def compared(one: Likely, other: Likely, how: np.ufunc, draws: int, seed: int) -> Interval:
     """`value`, `low`, `high` (95 %, rows resampled for both alike) of `how` (divide, subtract) on the likelihoods."""
     rng, rows, found = np.random.default_rng(seed), len(one.nll_R), []
     for start in range(0, draws, CHUNK):

@@ -1,4 +1,5 @@
-"""What `jobs probe` says of a run before it is made, beside the run itself: banking77, clinc150, the default recipe.
+"""What `jobs probe` says of a run before it is made, beside the run itself: banking77, clinc150, the default recipe,
+and the small language model.
 
 The runs are those that other benchmarks and `make run` have left: the cells of `test_text_quality.py` below
 RAYDISTILL_CELLS (default runs/bench-cells), and the default recipe's report in RAYDISTILL_STORE (default runs). Nothing
@@ -45,6 +46,8 @@ class Made:
 
 def made(name: str) -> Made:
     """The run that is predicted; skips where it is not there."""
+    if name == "language_model":
+        return _texts()
     return _default() if name == "digits" else _cells(name)
 
 
@@ -59,12 +62,31 @@ def _cells(name: str) -> Made:
 
 
 def _default() -> Made:
-    recipe, store = load("digits"), Store.open(RUNS)
-    report = evaluate.STEP.find(recipe, store)
-    if report is None:
+    found = _reported("digits", RUNS)
+    if found is None:
         pytest.skip(f"the default recipe was not run into {RUNS}: make run, or RAYDISTILL_STORE")
+    return found
+
+
+def _texts() -> Made:
+    """The run of texts that are everywhere (the installed Python's library), made here where it is not there."""
+    store = CELLS / "probe" / "language_model"
+    found = _reported("language_model", store)
+    if found is None:
+        command = [sys.executable, "-m", "jobs", "run", "language_model", "--until", "evaluate", "--store", str(store)]
+        done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+        assert done.returncode in (0, NO_GO), done.stderr[-3000:]
+        found = _reported("language_model", store)
+    assert found is not None
+    return found
+
+
+def _reported(name: str, folder: Path) -> Made | None:
+    report = evaluate.STEP.find(load(name), Store.open(folder))
+    if report is None:
+        return None
     found = evaluate.report_of(report)
-    return Made([], RUNS, {"0": found["retention"]["value"]}, found["seconds"])
+    return Made([], folder, {"0": found["retention"]["value"]}, found["seconds"])
 
 
 def probed(name: str, run: Made) -> dict[str, Any]:
@@ -80,7 +102,7 @@ def probed(name: str, run: Made) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-@pytest.mark.parametrize("name", ["banking77", "clinc150", "digits"])
+@pytest.mark.parametrize("name", ["banking77", "clinc150", "digits", "language_model"])
 def test_a_probe_predicts_what_the_whole_run_keeps(name: str, record: Callable[..., None]) -> None:
     run = made(name)
     found = probed(name, run)

@@ -151,7 +151,7 @@ def test_the_report_says_what_it_began_with_and_whether_that_was_worth_it(store:
     trials = [trial(0.005, 0.7), trial(0.002, 0.8), trial(0.004, 0.75)]
     told = report.began({"prior": noted, "trials": trials})
     assert told == (
-        "Learned from search one (1 tried first). Of 1 trials from there the best reaches 80.0 %, "
+        "Learned from search one (1 tried first). Of 1 trial from there the best reaches 80.0 %, "
         "of 1 that the searcher drew 75.0 %; the recipe as it was 70.0 %."
     )
     assert report.began({"prior": None, "trials": []}) == "Nothing was learned from earlier searches or runs."

@@ -11,14 +11,17 @@ import pytest
 
 from cluster.recipe import Recipe
 from cluster.store import Store
-from jobs import evaluate, fit, generate
-from jobs.before import kept, likely, probe, worth
-from jobs.before.likely import Likely
+from jobs import curate, evaluate, fit, generate
+from jobs.before import kept, likely, probe, teacher_exam, worth
 from jobs.data.answers import Answerer
 from jobs.measure import exam, next_tokens
+from jobs.measure.next_tokens import Likely
+from jobs.tasks.text_generation.task import TextGeneration
 from jobs.training import run as training
 from jobs.training.runner import Trained, run_local
 from serving import teachers
+from tuning import objective, results
+from tuning.space import Space
 
 ROWS = 200
 TOKENS_R = np.full(ROWS, 30)
@@ -71,10 +74,34 @@ def test_a_probe_of_a_language_model_predicts_retention_as_its_report_will_measu
     assert evaluate.STEP.find(recipe, store) is None  # test rows were not read
 
 
-def _asked(recipe: Recipe) -> tuple[Any, Any]:
-    from jobs.before import teacher_exam
-    from jobs.tasks.text_generation.task import TextGeneration
+@pytest.mark.usefixtures("here")
+def test_a_trial_of_a_language_model_is_scored_as_its_bundle_answers(
+    store: Store, language: Callable[..., Recipe]
+) -> None:
+    knobs = {"distill.stages.0.learning_rate": {"log": [0.001, 0.01]}}
+    recipe = language(**{"search.knobs": knobs, "search.latency_requests": 20, "curate.filters": []})
+    space, seen = Space(recipe), list[dict[str, Any]]()
+    for step in (fit.STEP, generate.STEP, curate.STEP, teacher_exam.STEP):
+        step.run(recipe, store)
+    trial = objective.run(space, store, space.base, lambda one: seen.append(dict(one)))
+    noted = likely.read(objective.content(trial))
+    assert seen[-1]["quality"] == pytest.approx(noted.likelihood, rel=1e-4) and len(noted.nll_R) > 3
+    assert all(0 < one["agreement"] < 1 for one in seen) and seen[-1]["bytes"] > 1000
 
+
+def test_two_trials_of_texts_are_compared_with_an_interval() -> None:
+    rng = np.random.default_rng(0)
+    shared_R = rng.normal(0, 0.5, ROWS)
+    better, equal, base = (drawn(loss, rng, shared_R) for loss in (3.0, 3.2, 3.2))
+    told = {number: likely.facts(one) for number, one in enumerate((better, equal, base))}
+    found = results.gain(told, {"number": 0}, {"number": 2}, 0)
+    assert found["verdict"] == "better" and found["low"] < found["value"] < found["high"]
+    assert found["value"] == pytest.approx(better.likelihood - base.likelihood, rel=1e-3)
+    assert results.gain(told, {"number": 1}, {"number": 2}, 0)["verdict"] == "tie"
+    assert results.ties(told, {"number": 1}, 0) == [0, 2] and results.rows_of(told[0]) == ROWS
+
+
+def _asked(recipe: Recipe) -> tuple[Any, Any]:
     task, own = TextGeneration(recipe), exam.of(teacher_exam.rows_of(recipe), None, recipe.seed)
     texts = [item["text"] for item in own.items]
     return task, list(zip(task.contexts(texts), task.answers(own.truth), strict=True))
