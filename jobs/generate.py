@@ -28,7 +28,7 @@ from jobs.data import reuse, tally
 from jobs.data.answers import AS_WRITTEN, Answerer, Opening, labels_of
 from jobs.data.judging import refusals
 from jobs.data.labels import reader
-from jobs.data.requests import back_translation, expand, rounds
+from jobs.data.requests import back_translation, expand, given, rounds
 from jobs.step import Step, Work
 from serving import teachers
 
@@ -53,6 +53,7 @@ def check(recipe: Recipe) -> None:
     section = recipe.generate
     expand.check(section)
     back_translation.check(recipe)
+    given.check(recipe)
     if section.rounds > 1 and section.samples < section.rounds:
         expected = f"generate.samples of at least {section.rounds}"
         raise RecipeError("generate.rounds: nothing to choose between", got=section.samples, expected=expected)
@@ -143,7 +144,7 @@ def candidates(recipe: Recipe, ledger: Path | None = None) -> pa.Table:
     limit = section.samples if section.rounds == 1 else math.ceil(section.samples * section.pool)
     rows = math.ceil(limit / expand.combinations(section))
     base = recipe.model_copy(update={"generate": section.model_copy(update={"samples": rows})})
-    requests = tasks.of(base).requests("train")
+    requests = tasks.of(base).requests("train") if section.requests is None else given.requests(base)
     if section.back_translate:
         translator = teachers.open_teacher(recipe.teacher, sharing=teachers.Sharing(ledger=ledger))
         requests = back_translation.extended(requests, section, translator, recipe.seed + section.seed)
@@ -230,7 +231,7 @@ def _refuse_too_few(answered: int, asked: int, least: float, reasons: dict[str, 
 
 def _inputs(recipe: Recipe) -> dict[str, Any]:
     # Between rounds the filters say what is still missing.
-    return recipe.part("curate") if recipe.generate.rounds > 1 else {}
+    return {**(recipe.part("curate") if recipe.generate.rounds > 1 else {}), **given.identity(recipe)}
 
 
 STEP = Step("generate", "samples", 2, ("generate",), (fit.STEP,), body, _inputs)

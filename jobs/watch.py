@@ -2,7 +2,8 @@
 
 An alarm pauses the model's promotion and distillation, mines the failing slices out of the traffic, continues the
 champion on them, evaluates, and offers the result as challenger; then the model goes on. Where the gates are not passed
-the pause stays, for a person to look at.
+the pause stays, for a person to look at. A recipe whose student no round could repair is refused before anything is
+paused.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cluster import pauses
-from cluster.errors import GateFailed, InputError, RaydistillError
+from cluster.errors import GateFailed, InputError, MismatchError, RaydistillError
 from cluster.pauses import Pause
 from cluster.recipe import Recipe
 from cluster.recipe.watch import Schedule
 from cluster.registry import Registry
 from cluster.store import Artifact, Store
-from jobs import pipeline, promote
+from jobs import pipeline, promote, tasks
 from jobs.after.watching import alarms, mining, rounds
+from jobs.before import continued
+from jobs.data.items import item_of
 from jobs.step import run_name
 from serving.bundle import predict
+from serving.traffic import log as traffic
 from serving.traffic.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -37,8 +41,9 @@ MEASURE = ["fit", "generate", "curate", "distill", "export", "evaluate"]
 def once(recipe: Recipe, store: Store, watcher: Watcher) -> dict[str, Any]:
     """Deal with the newest alarm: `alarm` (null: all is well, nothing is done) and what the round did (`repair`).
 
-    Raises GateFailed when the repaired student is not good enough (the model stays paused), StepFailed when the
-    traffic says nothing about what failed, and what a step raises; the same call goes on from there.
+    Raises InputError as `check`, before anything has changed, GateFailed when the repaired student is not good enough
+    (the model stays paused), StepFailed when the traffic says nothing about what failed, and what a step raises; the
+    same call goes on from there.
     """
     model = recipe.promote.model_name
     verdict = alarms.alarm(store, model, recipe.watch)
@@ -46,14 +51,25 @@ def once(recipe: Recipe, store: Store, watcher: Watcher) -> dict[str, Any]:
         marker = pauses.find(store, model)
         return {"alarm": None, "paused": None if marker is None else marker.reason}
     log.warning("alarm: %s", alarms.reason(verdict))
+    check(recipe)
+    pauses.pause(store, _marker(recipe, verdict))
     return {"alarm": alarms.reason(verdict), "verdict": verdict.verdict_id, **repair(recipe, store, watcher, verdict)}
 
 
+def check(recipe: Recipe) -> None:
+    """Refuse a recipe whose student no round could repair: one that cannot be continued, or that is shown what the
+    traffic log does not keep. Raises MismatchError."""
+    continued.check_task(recipe, "watch: no round can repair this student")
+    task = tasks.of(recipe)
+    if unkept := sorted(set(task.media) - set(traffic.MEDIA)):
+        what = f"watch: no round can repair this student: the traffic log keeps no {' and no '.join(unkept)}"
+        hint = "put such rows into the recipe's data, then a whole run: python -m jobs run RECIPE"
+        raise MismatchError(what, got=", ".join(task.media), expected=", ".join(traffic.MEDIA), hint=hint)
+
+
 def repair(recipe: Recipe, store: Store, watcher: Watcher, verdict: Verdict) -> dict[str, Any]:
-    """One round for a verdict: pause, mine, continue, evaluate, offer, resume. Raises as `once`."""
-    model = recipe.promote.model_name
-    marker = Pause(model, _now_ms(), alarms.reason(verdict), verdict.verdict_id)
-    pauses.pause(store, marker)
+    """One round for a verdict: mine, pause, continue, evaluate, offer, resume. Raises as `once`."""
+    model, marker = recipe.promote.model_name, _marker(recipe, verdict)
     mined = mining.mine(store, recipe, verdict)
     round_ = rounds.build(store, recipe, mined, f"{model}@{promote.CHAMPION}", verdict.verdict_id)
     own = rounds.recipe_of(round_)
@@ -88,6 +104,8 @@ def scheduled(recipe: Recipe, store: Store, watcher: Watcher, kind: str) -> dict
     since = max([0, *(at for name, at in alarms.state(store, model)["last"].items() if name == kind)])
     if kind not in Schedule.model_fields:
         raise InputError("--round names no kind of round", got=kind, expected=", ".join(Schedule.model_fields))
+    if kind == "incremental":
+        check(recipe)
     alarms.remember(store, model, last={kind: now})
     if kind == "incremental":
         champion = Registry.beside(store.workspace, recipe.promote.tracking_uri).alias(model, promote.CHAMPION)
@@ -111,9 +129,10 @@ def due(schedule: Schedule, last: Mapping[str, int], now_ms: int) -> list[str]:
 def loop(recipe: Recipe, store: Store, watcher: Watcher, told: Callable[[Mapping[str, Any]], None]) -> None:
     """Read verdicts every `watch.poll_s` and do what is due, until the process is ended; `told` gets every round.
 
-    What goes wrong in one round is logged and does not end the watch: the next verdict may be another.
+    What goes wrong in one round is logged, once for as long as it stays the same, and does not end the watch: the next
+    verdict may be another.
     """
-    model = recipe.promote.model_name
+    model, failed = recipe.promote.model_name, ""
     begun = {kind: _now_ms() for kind in Schedule.model_fields if kind not in alarms.state(store, model)["last"]}
     alarms.remember(store, model, last=begun)
     while True:
@@ -126,7 +145,8 @@ def loop(recipe: Recipe, store: Store, watcher: Watcher, told: Callable[[Mapping
                 if done.get("alarm", "") is not None:
                     told(done)
             except RaydistillError as error:
-                log.error("watch: %s", error)
+                log.log(logging.DEBUG if str(error) == failed else logging.ERROR, "watch: %s", error)
+                failed = str(error)
         time.sleep(recipe.watch.poll_s)
 
 
@@ -144,8 +164,6 @@ def resume(recipe: Recipe, store: Store) -> dict[str, Any]:
 def _held_out(recipe: Recipe, store: Store, round_: Artifact, bundle: str) -> dict[str, Any] | None:
     """Share of the failing slices' held-out rows that are answered as the reference has them, by the bundle that was
     continued and by the new one; None where no rows were held out."""
-    from jobs.before import continued
-
     rows, earlier = rounds.held_out(round_), continued.find(recipe, store)
     if not rows or earlier is None:
         return None
@@ -153,9 +171,13 @@ def _held_out(recipe: Recipe, store: Store, round_: Artifact, bundle: str) -> di
     told: dict[str, Any] = {"rows": len(rows)}
     for name, folder in folders.items():
         engine = predict.load(folder)
-        right = [engine.predict([{"text": row["text"]}])[0].text == row["reference"] for row in rows]
+        right = [engine.predict([item_of(row)])[0].text == row["reference"] for row in rows]
         told[name] = sum(right) / len(right)
     return told
+
+
+def _marker(recipe: Recipe, verdict: Verdict) -> Pause:
+    return Pause(recipe.promote.model_name, _now_ms(), alarms.reason(verdict), verdict.verdict_id)
 
 
 def _now_ms() -> int:

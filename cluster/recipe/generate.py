@@ -1,6 +1,6 @@
 """How the teacher writes the samples and soft labels that the student learns from."""
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -13,6 +13,12 @@ class GenerateSection(Section):
 
     samples: int = Field(
         0, ge=0, description="Requests to the teacher, all splits of training together (rows); 0: one per row."
+    )
+    requests: str | None = Field(
+        None,
+        min_length=1,
+        description="Parquet file of the requests (columns of cluster.schema requests), in place of those made of the "
+        "training rows; `jobs watch` writes it. null: made of the rows.",
     )
     batch_size: int = Field(512, ge=1, description="Rows the teacher answers at once (rows).")
     temperature: float = Field(
@@ -84,6 +90,11 @@ class GenerateSection(Section):
         if len(set(self.hidden_layers)) != len(self.hidden_layers) or 0 in self.hidden_layers:
             raise ValueError("hidden_layers: every layer once; 1 is the first, -1 the last")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """See `Section.identity`; requests made of the rows are named as they were before there was a choice."""
+        whole = super().identity()
+        return whole if self.requests is not None else {name: whole[name] for name in whole if name != "requests"}
 
     @property
     def kept_layers(self) -> tuple[int, ...]:

@@ -26,7 +26,6 @@ from jobs.data.augment.where import Where
 from jobs.step import run_name
 
 KINDS = ("teacher", "samples", "curated", "student", "bundle", "report")
-TASKS = ("visual_qa", "text_classification", "image_classification")
 # What decides how soft labels read and which weights fit; the rest of a recipe may change.
 FIELDS = ("task", "teacher.architecture", "teacher.weights", "teacher.params", "student.architecture",
           "student.params", "generate.labels", "generate.hidden_layer")  # fmt: skip
@@ -80,9 +79,7 @@ def check(recipe: Recipe, store: Store) -> None:
         Where.parse(values, at="distill.replay_except")
     if earlier is None:
         return
-    if recipe.task not in TASKS:
-        what = "distill.continue_from: forgetting is measured on answers that are right or wrong"
-        raise MismatchError(what, got=recipe.task, expected=" or ".join(TASKS))
+    check_task(recipe, "distill.continue_from")
     for path in FIELDS:
         got, expected = _field(recipe, path), _field(earlier.recipe, path)
         if got != expected:
@@ -94,10 +91,18 @@ def check(recipe: Recipe, store: Store) -> None:
         for name in sorted(new.keys() | old.keys()):
             if (name in new, new.get(name)) != (name in old, old.get(name)):
                 raise _mismatch(f"{name} (task.json)", new.get(name), old.get(name), earlier)
-        got, expected = (file_digest(place / "tokenizer.json") for place in (Path(made), earlier.folder("student")))
+        got, expected = (_tokenizer(place) for place in (Path(made), earlier.folder("student")))
         if got != expected:
             raise _mismatch("tokenizer.json", got, expected, earlier)
     tasks.of(earlier.recipe).check()  # its exam is asked again
+
+
+def check_task(recipe: Recipe, what: str) -> None:
+    """Refuse a recipe whose students cannot be continued, for `what` asks it. Raises MismatchError."""
+    if not tasks.of(recipe).continuable:
+        hint = "a whole run: python -m jobs run RECIPE"
+        said = f"{what}: a student is continued where answers are right or wrong: what it forgets is measured by them"
+        raise MismatchError(said, got=recipe.task, expected="a task with one right answer", hint=hint)
 
 
 def replayed(section: DistillSection, new: pa.Table, old: pa.Table, seed: int) -> np.ndarray:
@@ -137,6 +142,12 @@ def _field(recipe: Recipe, path: str) -> Any:
     for part in path.split("."):
         values = values[part]
     return values
+
+
+def _tokenizer(folder: Path) -> str | None:
+    """Hash (64 hex) of a model's tokenizer, None for one that reads no text."""
+    path = folder / "tokenizer.json"
+    return file_digest(path) if path.is_file() else None
 
 
 def _mismatch(field: str, got: object, expected: object, earlier: Earlier) -> MismatchError:

@@ -23,6 +23,15 @@ class Task(Protocol):
 
     hidden_layer: int | None
 
+    @property
+    def continuable(self) -> bool:
+        """Whether a finished student of it can be trained further (`distill.continue_from`, rounds of `jobs watch`):
+        its answers are right or wrong, by which is measured what that makes it forget."""
+
+    @property
+    def media(self) -> Sequence[str]:
+        """What a request of it may show, of "text", "image", "audio" and "video"."""
+
     def check(self) -> None:
         """Refuse a recipe that cannot work, before Ray starts. Raises InputError (data, shapes, vocabularies)."""
 
@@ -94,6 +103,14 @@ class Layered(Protocol):
 
     def at_positions(self, state: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """A layer's state [B, S, H] as features [Q, H] of the scored positions; a map [B, C, h, w] stays one."""
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """A task whose networks see pictures."""
+
+    def picture(self, data: bytes) -> np.ndarray:
+        """An encoded picture as they see it, uint8. Raises BundleError for one that is none, or of another size."""
 
 
 @runtime_checkable

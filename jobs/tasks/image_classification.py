@@ -43,6 +43,7 @@ class ImageClassification(OneLabel):
 
     network = "a picture classifier"
     sloped_input = "pixels"
+    media = ("image",)
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
@@ -62,6 +63,10 @@ class ImageClassification(OneLabel):
     def frame(self) -> Frame:
         """Size and channels that every network of the recipe reads."""
         return self._read[1]
+
+    def picture(self, data: bytes) -> np.ndarray:
+        """See `Pictured.picture`: [S, S, C]."""
+        return read(data, self.frame)
 
     @cached_property
     def told_by_rows(self) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class OneLabel(ABC):
 
     slices: Sequence[str] = (SLICE,)
     network: ClassVar[str]  # what messages call it
+    media: Sequence[str] = ("text",)
+    continuable = True
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TABLE = "traffic"
+MEDIA = ("text", "image")  # of what a request may show, what a row keeps
 TEXTS = ("prompt", "answer", "teacher_answer", "shadow_answer", "label")
 DAY_MS = 86_400_000
 STOP_S = 10.0

@@ -13,6 +13,7 @@ from cluster import schema
 from cluster.errors import StepFailed
 from cluster.recipe import Recipe
 from cluster.store import Store
+from jobs import tasks
 from jobs.after import diff
 from jobs.after.diff import facets, slices
 from jobs.after.diff.sides import Asked, Said
@@ -23,7 +24,7 @@ from serving.traffic.verdicts import Verdict
 @dataclass(frozen=True)
 class Mined:
     """What failed: the document of `jobs diff` with the reference first and the served student second, and the rows of
-    its slices (request_id, text, label or None, reference), worst slices first."""
+    its slices (request_id, prompt, images, label or None, reference), worst slices first."""
 
     document: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
@@ -35,9 +36,11 @@ def mine(store: Store, recipe: Recipe, verdict: Verdict) -> Mined:
     All rows of a slice are taken, also those answered right: they say where the slice ends. Without any slice that
     stands out it is every row that was wrong. Raises StepFailed when nothing is known.
     """
-    found = _known(traffic.read(store, recipe.promote.model_name).to_pylist(), verdict)
+    shown = "images" if "image" in tasks.of(recipe).media else "prompt"
+    found = _known(traffic.read(store, recipe.promote.model_name).to_pylist(), verdict, shown)
     if not found:
-        hint = "keep traffic (traffic.share), ask the teacher beside the student, or send feedback with labels"
+        kept = "traffic.share, traffic.media" if shown == "images" else "traffic.share"
+        hint = f"keep traffic ({kept}), ask the teacher beside the student, or send feedback with labels"
         raise StepFailed("watch", f"no request of version {verdict.version} has an answer to compare with", hint)
     rows = Asked(_requests(found), [row["label"] for row in found])
     reference = Said([row["reference"] for row in found], np.ones(len(found)))
@@ -45,19 +48,20 @@ def mine(store: Store, recipe: Recipe, verdict: Verdict) -> Mined:
     document = diff.document(recipe, rows, reference, served)
     chosen = _chosen(found, rows, reference, served, set(verdict.request_ids))[: recipe.watch.mined_max]
     told = {"split": "traffic", "recipe": recipe.name, "first": "reference", "second": f"version {verdict.version}"}
-    keys = ("request_id", "prompt", "label", "reference")
+    keys = ("request_id", "prompt", "images", "label", "reference")
     return Mined(told | document, [{key: found[place][key] for key in keys} for place in chosen])
 
 
-def _known(rows: Sequence[Mapping[str, Any]], verdict: Verdict) -> list[dict[str, Any]]:
-    """Rows that the version answered itself and whose right answer is known as `reference`."""
+def _known(rows: Sequence[Mapping[str, Any]], verdict: Verdict, shown: str) -> list[dict[str, Any]]:
+    """Rows that the version answered itself and whose right answer is known as `reference`; `shown` is the column
+    without which they cannot be asked again."""
     first, last = verdict.window_start or 0, verdict.window_end or np.inf
     out = []
     for row in rows:
         reference = row["label"] if row["label"] is not None else row["teacher_answer"]
         own = row["version"] == verdict.version and not row["fell_back"] and first <= row["at"] <= last
-        if own and None not in (reference, row["answer"], row["prompt"]):
-            out.append({**row, "reference": reference})
+        if own and row[shown] and None not in (reference, row["answer"]):
+            out.append({**row, "prompt": row["prompt"] or "", "reference": reference})
     return out
 
 

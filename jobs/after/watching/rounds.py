@@ -15,23 +15,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from cluster import schema
 from cluster.canonical import digest
+from cluster.errors import StepFailed
 from cluster.recipe import Recipe
 from cluster.store import Artifact, Store, artifact_id
 from jobs import tasks
+from jobs.after.watching import asked
 from jobs.after.watching.mining import Mined
+from jobs.data.filters import FILTERS, Gate
+from jobs.data.items import COLUMNS
+from jobs.tasks import Task
 from jobs.tasks.text_classification import TextClassification
 
-KIND, VERSION = "round", 1
+KIND, VERSION = "round", 2
 SPLITS = {"train": "train.parquet", "validation": "validation.parquet", "test": "test.parquet"}
-HELD_OUT = "held_out.parquet"
+REQUESTS, HELD_OUT = "requests.parquet", "held_out.parquet"
 RECIPE, FOUND = "recipe.yaml", "diff.json"
 
 
 def build(store: Store, recipe: Recipe, mined: Mined, continued: str, because: str) -> Artifact:
-    """The round's artifact: `recipe.yaml` (run it with `jobs run`), `diff.json`, and for texts the rows it names.
+    """The round's artifact: `recipe.yaml` (run it with `jobs run`), `diff.json`, and the rows it names: for texts with
+    a class tables of rows, else requests.
 
-    `continued` is the run or MODEL@ALIAS it starts from, `because` the verdict's id.
+    `continued` is the run or MODEL@ALIAS it starts from, `because` the verdict's id. Raises StepFailed when nothing
+    was mined that may be learned from.
     """
     ids = [row["request_id"] for row in mined.rows]
     section = {"recipe": recipe.fingerprint(), "continued": continued, "because": because, "rows": digest(ids)}
@@ -40,15 +48,21 @@ def build(store: Store, recipe: Recipe, mined: Mined, continued: str, because: s
         if not draft.done:
             out, values = draft.path, recipe.model_dump(mode="json", by_alias=True)
             task = tasks.of(recipe)
-            if isinstance(task, TextClassification):
-                _write_rows(recipe, task, mined.rows, out)
+            if type(task) is TextClassification:
+                learned = _write_rows(recipe, task, mined.rows, out)
                 values["data"] |= SPLITS
                 values["data"] |= {"text_column": "text", "label_column": "label", "label_name_column": "label_name"}
                 values["data"] |= {"max_rows": None, "classes": None}
+            else:
+                learned = _write_requests(recipe, task, mined.rows, out)
+                values["generate"]["requests"] = REQUESTS
+            if not learned:
+                reason = f"none of the {len(ids)} requests that were mined can be learned from"
+                raise StepFailed("watch", reason, "what validation or test rows show is left out; the rest is too few")
             _continue(values, recipe, continued, mined)
             (out / FOUND).write_text(json.dumps(mined.document, indent=1))
             (out / RECIPE).write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-            draft.note(mined=len(ids), continued=continued, because=because)
+            draft.note(mined=len(ids), learned=learned, continued=continued, because=because)
     return draft.artifact
 
 
@@ -59,11 +73,14 @@ def recipe_of(round_: Artifact) -> Recipe:
     for split, name in SPLITS.items():
         if values["data"][split] == name:
             values["data"][split] = str(folder / name)
+    if values["generate"]["requests"] == REQUESTS:
+        values["generate"]["requests"] = str(folder / REQUESTS)
     return Recipe.parse(values, source=f"round {round_.id}")
 
 
 def held_out(round_: Artifact) -> list[dict[str, Any]]:
-    """Rows of the failing slices that the round does not learn from: text and reference; [] where there are none."""
+    """Rows of the failing slices that the round does not learn from: what a request shows (`jobs.data.items`) and
+    `reference`, the right answer; [] where there are none."""
     path = round_.path() / HELD_OUT
     return list(pq.read_table(path).to_pylist()) if path.is_file() else []
 
@@ -77,7 +94,10 @@ def _continue(values: dict[str, Any], recipe: Recipe, continued: str, mined: Min
     known = len(recipe.generate.augment)
     terms = [term for repair in repairs[:3] for term in repair["generate"]["augment"][known:]]
     values["generate"]["augment"] = [*values["generate"]["augment"], *terms]
-    values["generate"]["samples"] = 0 if recipe.data.source == "table" else recipe.generate.samples
+    # All rows of the round are meant, and at once; they are alike, as what failed is: no gate over them as a set.
+    values["generate"] |= {"samples": 0, "rounds": 1}
+    filters = [term for term in values["curate"]["filters"] if not isinstance(FILTERS[term["name"]], Gate)]
+    values["curate"]["filters"] = filters
 
 
 def _failed(mined: Mined) -> list[dict[str, Any]]:
@@ -89,10 +109,24 @@ def _failed(mined: Mined) -> list[dict[str, Any]]:
     return [where for where in found if where]
 
 
-def _write_rows(recipe: Recipe, task: TextClassification, rows: Sequence[Mapping[str, Any]], out: Path) -> None:
+def _write_requests(recipe: Recipe, task: Task, rows: Sequence[Mapping[str, Any]], out: Path) -> int:
+    """Mined requests (a share held out) behind old ones of every class or slice; returns how many are learned from."""
+    own = asked.own_requests(recipe)
+    found = asked.mined(recipe, task, own, rows)
+    order = np.random.default_rng([recipe.seed, len(rows)]).permutation(len(found))
+    aside = int(recipe.watch.held_out * len(found))
+    learned = found.take(np.sort(order[aside:]))
+    table = pa.concat_tables([asked.old(recipe, task, own), learned.drop_columns(["reference"])])
+    pq.write_table(schema.conform(table, "requests"), out / REQUESTS)
+    pq.write_table(found.take(np.sort(order[:aside])).select([*COLUMNS, "reference"]), out / HELD_OUT)
+    return len(learned)
+
+
+def _write_rows(recipe: Recipe, task: TextClassification, rows: Sequence[Mapping[str, Any]], out: Path) -> int:
     """Mined rows (a share held out) behind `watch.old_rows` of every class; validation and test as they were.
 
-    Labels are written as the recipe's class indices, so that classes keep their order whatever their names.
+    Labels are written as the recipe's class indices, so that classes keep their order whatever their names. Returns how
+    many mined rows are learned from.
     """
     rng, splits = np.random.default_rng([recipe.seed, len(rows)]), task.rows.splits
     place_of = {name: place for place, name in enumerate(task.rows.classes)}
@@ -113,8 +147,10 @@ def _write_rows(recipe: Recipe, task: TextClassification, rows: Sequence[Mapping
         known = zip(splits[split].inputs, splits[split].labels.tolist(), strict=True)
         _write(out / SPLITS[split], list(known), task.rows.classes)
     tested = [own[place] for place in sorted(aside)]
-    columns = {"text": [row["prompt"] for row in tested], "reference": [row["reference"] for row in tested]}
-    pq.write_table(pa.table(columns, schema=pa.schema({"text": pa.string(), "reference": pa.string()})), out / HELD_OUT)
+    kinds = pa.schema([*(schema.schema("requests").field(name) for name in COLUMNS), ("reference", pa.string())])
+    shown = [{"prompt": row["prompt"], "reference": row["reference"]} for row in tested]
+    pq.write_table(pa.Table.from_pylist(shown, schema=kinds), out / HELD_OUT)
+    return len(mined)
 
 
 def _write(path: Path, rows: Sequence[tuple[str, int | None]], classes: Sequence[str]) -> None:

@@ -78,20 +78,22 @@ def augmented(requests: pa.Table, terms: Sequence[Term], seed: int) -> pa.Table:
 
     A new row has `parent` (the sample_id it was made from), `template` (the kind), a `view` beyond all there are, and
     the parent's true label or none (`labels: inherit` or `teacher`). What it holds depends on (seed, term, parent)
-    alone, so more rows never change another row's views. A view that equals its row (no entity in it, black
-    over black) is left out. Raises RecipeError as `check` does, and where `requests` has no column for a kind.
+    alone, so more rows never change another row's views. A view that equals its row (no entity in it, black over black)
+    is left out, one that two terms ask for (of slices that share the row) is made once. Raises RecipeError as `check`
+    does, and where `requests` has no column for a kind.
     """
     check(terms, [medium for medium, column in COLUMNS.items() if _holds(requests, column)])
     parents = requests.filter(pc.is_null(requests["parent"]))
     first = 1 + (pc.max(requests["view"]).as_py() if len(requests) else 0)
-    made: list[dict[str, Any]] = []
+    made: dict[str, dict[str, Any]] = {}
     for term in terms:
         params = AUGMENTATIONS[term.name].params.parse(term.params)
         meant = parents if params.where is None else parents.filter(pa.array(params.where.rows(parents)))
         for copy in range(params.views):
-            made += _copies(meant, term, params, (seed, copy, first))
+            for row in _copies(meant, term, params, (seed, copy, first)):
+                made.setdefault(row["sample_id"], row)
             first += 1
-    return pa.Table.from_pylist(made, requests.schema)
+    return pa.Table.from_pylist(list(made.values()), requests.schema)
 
 
 def extended(requests: pa.Table, terms: Sequence[Term], seed: int) -> pa.Table:

@@ -43,6 +43,8 @@ class TextGeneration:
     """`jobs.tasks.Task` for texts; metrics are of the true next token, given the true ones before it."""
 
     slices: Sequence[str] = (SLICE,)
+    media = ("text",)
+    continuable = False  # no written text is the right one
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe

@@ -37,6 +37,8 @@ SOURCES: Mapping[str, Callable[[Recipe], visual_rows.Source]] = {
 class VisualQA:
     """`jobs.tasks.Task` for questions over media, with a word vocabulary small enough to keep dense soft labels."""
 
+    continuable = True
+
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.hidden_layer = recipe.generate.hidden_layer
@@ -50,6 +52,17 @@ class VisualQA:
             return self._opened
         source = self.source
         return visual_rows.Shown(source.media, source.tokenizer, source.answer_tokens, source.slices)
+
+    @property
+    def media(self) -> Sequence[str]:
+        """See `Task.media`: of what the rows show."""
+        own = self.shown.media
+        held = {"image": own.max_images, "audio": own.sound is not None, "video": own.clip is not None}
+        return ("text", *(name for name, any_ in held.items() if any_))
+
+    def picture(self, data: bytes) -> np.ndarray:
+        """See `Pictured.picture`: [S, S, 3]."""
+        return pictures.read_image(data, self.shown.media.picture)
 
     @property
     def slices(self) -> Sequence[str]:

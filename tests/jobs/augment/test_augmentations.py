@@ -255,6 +255,15 @@ def test_terms_that_cannot_work_are_refused_by_name(term: Term, message: str) ->
         augment.check([term], ["image", "text"])
 
 
+def test_a_row_of_two_slices_has_the_same_view_once() -> None:
+    terms = [
+        Term(name="words", params={"views": 2, "where": where})
+        for where in ({"label_name": ["b"]}, {"label_name": ["a", "b"]})
+    ]
+    made, whole = (augment.augmented(requests(6), own, seed=3) for own in (terms, terms[1:]))
+    assert len(set(made["sample_id"].to_pylist())) == len(made) == len(whole)
+
+
 def test_a_kind_can_be_kept_to_a_slice_and_its_views_stay_the_same() -> None:
     every = [Term(name="words", params={"views": 2})]
     slice_ = [Term(name="words", params={"views": 2, "where": {"label_name": ["b"], "phrases": ["in rome"]}})]

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import InputError, MismatchError
-from cluster.recipe import Recipe, ResourcesSection
+from cluster.recipe import Recipe, ResourcesSection, load
 from cluster.registry import Registry
 from cluster.store import Store
 from jobs import distill, evaluate, fit, pipeline, tasks
@@ -101,6 +101,21 @@ def test_other_words_or_classes_are_refused(store: Store, tiny_digits: MakeRecip
 
 def test_a_run_that_fits_is_continued(earlier: Recipe, store: Store, tiny_digits: MakeRecipe) -> None:
     continued.check(tiny_digits(f"distill.continue_from={run_name(earlier)}", "generate.seed=1"), store)
+
+
+def test_a_student_of_pictures_which_reads_no_text_is_continued_and_one_of_another_size_is_not(store: Store) -> None:
+    plain = put(store, load("image_classification"))
+    name = f"distill.continue_from={run_name(plain)}"
+    continued.check(load("image_classification", [name]), store)
+    with pytest.raises(MismatchError, match=r"picture \(task\.json\)"):
+        continued.check(load("image_classification", [name, "data.params={size: 16}"]), store)
+
+
+def test_written_texts_are_not_continued(store: Store) -> None:
+    plain = load("language_model")
+    assert not tasks.of(plain).continuable
+    with pytest.raises(MismatchError, match=r"distill\.continue_from: a student is continued where"):
+        continued.check_task(plain, "distill.continue_from")
 
 
 def test_the_replayed_share_is_of_all_rows_and_takes_none_twice_and_nothing_that_failed(
