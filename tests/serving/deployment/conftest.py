@@ -14,13 +14,21 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 import yaml
+from tokenizers import Tokenizer
 
+from cluster.canonical import file_digest
 from cluster.recipe import Recipe
 from cluster.registry import Registry
 from cluster.store import Artifact, Store
+from jobs.data import vocabulary
+from serving.bundle import files
+from serving.models import decoder, decoder_graph
 
 ROOT = Path(__file__).resolve().parents[3]
+TEXTS = ["the cat sat", "a dog ran by the sea", "one bird", "the cat sat on a mat and the dog ran"]
+SIZES = {"layers": 2, "hidden_size": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "inner_size": 48}
 
 
 def command(*arguments: str) -> dict[str, Any]:
@@ -148,3 +156,27 @@ def serving(
             command("down", "--store", store)
 
     return serve
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a small language model with random weights."""
+    folder = tmp_path_factory.mktemp("bundle")
+    words = vocabulary.learned(TEXTS, 270)
+    model = decoder.build(SIZES, words.size, 64, words.ends, 0)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(1))
+    spec = {
+        "task": "text_generation", "continues": True, "tokens": words.ends, "max_tokens": 32, "max_new_tokens": 24,
+        "temperature": 0.0, "seed": 0, "threads": 1, "engine": {"name": "onnxruntime"}, "scheme": "float32",
+        "batch_invariant": False,
+    }  # fmt: skip
+    spec |= decoder_graph.export(model, folder)
+    Tokenizer.from_str(words.tokenizer.to_str()).save(str(folder / "tokenizer.json"))
+    listed = {
+        path.name: {"sha256": file_digest(path), "bytes": path.stat().st_size, "encrypted": False}
+        for path in folder.iterdir()
+    }
+    (folder / "bundle.json").write_bytes(files.written({**spec, "files": listed}))
+    return folder

@@ -62,4 +62,4 @@ def test_a_share_that_nobody_would_see_is_refused(live: Any, share: str, why: st
     command = [sys.executable, "-m", "serving", "split", share, "--store", live.store, "--json"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 2
-    assert why in json.loads(ran.stdout)["error"]["message"]
+    assert why in json.loads(ran.stdout)["message"]

@@ -80,7 +80,7 @@ class Declared:
 
 @pytest.fixture(scope="module")
 def declared(
-    cluster: dict[str, Any], exported: tuple[Recipe, Store, Artifact], champion: Registry, challenge: Callable[..., int],
+    cluster: dict[str, Any], exported: tuple[Recipe, Store, Artifact], champion: Registry,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Declared:  # fmt: skip
     """The document of the recipe's champion on a port of its own, with an admin's key, deployed."""

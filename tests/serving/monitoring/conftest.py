@@ -76,7 +76,7 @@ class World:
         for name, share in shares.items():
             self.served[name] = Arm(name, "m", self.served[name].version, share)
         rest = 1 - sum(arm.weight for arm in self.served.values() if arm.name != CHAMPION)
-        self.served[CHAMPION] = Arm(CHAMPION, "m", "1", rest)
+        self.served[CHAMPION] = replace(self.served[CHAMPION], weight=rest)
         self.configure()
 
     async def promote(self, arm: str) -> None:

@@ -65,7 +65,7 @@ def test_of_several_challengers_the_one_that_won_is_promoted_and_the_others_begi
         assert world.calls[-1] == ("split", {"challenger": 0.25})
 
     knobs = {"units": 0.5, "others": {"challenger-b": 0.5}, "ramp": [0.25], "promote": "better"}
-    live(scenario, {CHAMPION: 0.8, "challenger": 0.8, "challenger-b": 0.99}, **knobs)
+    live(scenario, {CHAMPION: 0.92, "challenger": 0.92, "challenger-b": 1.0}, **knobs)
     (verdict,) = [one for one in verdicts.read(store, "m") if one.decision == "promote"]
     assert (verdict.version, verdict.experiment) == ("3", "challenger-b")
 
@@ -92,7 +92,7 @@ def test_while_a_promotion_is_under_way_no_other_arm_is_promoted_over_it(live: L
         assert not world.monitor.judge.crowning
 
     knobs = {"units": 0.5, "others": {"challenger-b": 0.5}, "ramp": [0.25], "margin": 0.05}
-    live(scenario, {CHAMPION: 0.8, "challenger": 0.99, "challenger-b": 0.99}, **knobs)
+    live(scenario, {CHAMPION: 0.95, "challenger": 1.0, "challenger-b": 1.0}, **knobs)
 
 
 def test_a_fall_of_agreement_rolls_back_and_asks_for_new_data_once(live: Live, store: Store) -> None:
