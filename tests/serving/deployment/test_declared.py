@@ -21,12 +21,12 @@ from cluster.registry import Registry
 from cluster.store import Artifact, Store
 from serving.deployment.haproxy import haproxy_environment
 from serving.deployment.loopback import free_port
-from serving.seams.controlling import NAME
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = f"/tmp/rds-{os.getpid()}"
 UP_S = 120.0
+CONTROL, GATEWAY = b"ray::Control", b"ray::ServeReplica:gateway:gateway"
 
 
 def run(*words: str, **more: str) -> str:
@@ -123,15 +123,15 @@ def test_a_service_of_serve_deploy_has_its_control_and_changes_fail_no_request(
     assert set(asked.seen) <= {200, 202}
 
 
-def controls() -> list[int]:
-    """Processes of this cluster that are its control."""
+def processes(title: bytes) -> list[int]:
+    """Processes of this cluster whose command line begins so."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            title, place = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+            line, place = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
         except OSError:
             continue
-        if title.startswith(b"ray::Control") and FOLDER.encode() in place:
+        if line.startswith(title) and FOLDER.encode() in place:
             found.append(int(process.name))
     return found
 
@@ -141,7 +141,7 @@ def test_a_killed_control_is_back_and_knows_what_is_served(
 ) -> None:
     version = str(challenge("8" * 16))
     assert shares(declared.serving("split", "challenger=0.2"))["challenger"] == (version, 0.2)
-    (control,) = controls()
+    (control,) = processes(CONTROL)
     os.kill(control, signal.SIGKILL)
     until, seen = time.monotonic() + 60, {}
     with httpx.Client(base_url=declared.url, timeout=30, trust_env=False) as client:
@@ -149,7 +149,7 @@ def test_a_killed_control_is_back_and_knows_what_is_served(
             answered = client.get("/v1/admin/state", headers={"authorization": f"Bearer {declared.key}"})
             seen = shares(answered.json()) if answered.status_code == 200 else {}
             time.sleep(0.5)
-    assert seen == {"champion": ("1", 0.8), "challenger": (version, 0.2)}, NAME
+    assert seen == {"champion": ("1", 0.8), "challenger": (version, 0.2)}
     assert shares(declared.serving("split", "challenger=0.0"))["champion"] == ("1", 1.0)
 
 
@@ -157,7 +157,7 @@ def test_a_document_that_is_deployed_anew_holds_whatever_was_changed_and_fails_n
     declared: Declared, load: Any, questions: list[Any]
 ) -> None:
     """A rolling update: other `args` make new replicas, with other limits, while users ask on."""
-    before = declared.serving("status")["replicas"]
+    before, changed = processes(GATEWAY), declared.serving("status")["replicas"]
     gateway = declared.document["applications"][0]
     gateway["args"]["plan"]["section"]["per_minute"] = 1e6
     key = {"authorization": f"Bearer {declared.key}"}
@@ -165,12 +165,14 @@ def test_a_document_that_is_deployed_anew_holds_whatever_was_changed_and_fails_n
         declared.deploy()
         until = time.monotonic() + UP_S
         while time.monotonic() < until:
-            state = declared.serving("status")
-            if [one["served"]["sequence"] for one in state["replicas"]] == [0, 0]:
+            after = processes(GATEWAY)
+            if len(after) == 2 and not set(before) & set(after):
                 break
-            time.sleep(1)
+            time.sleep(0.5)
         time.sleep(3)
     assert asked.wrong == []
     assert set(asked.seen) <= {200, 202}
-    assert [one["served"]["sequence"] for one in before] != [0, 0]
+    assert len(before) == len(after) == 2 and not set(before) & set(after)
+    assert all(one["served"]["sequence"] > 0 for one in changed)
+    assert [one["served"]["sequence"] for one in declared.serving("status")["replicas"]] == [0, 0]
     assert shares(declared.serving("split", "champion=1.0")) == {"champion": ("1", 1.0)}
