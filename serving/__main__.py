@@ -23,6 +23,7 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", help="a.b=c, chang
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
 DetachOption = Annotated[bool, typer.Option("--detach", help="give the shell back once it answers")]
 SharesArgument = Annotated[list[str], typer.Argument(help="ARM=SHARE of all units (0..1); the champion has the rest")]
+ArmArgument = Annotated[str, typer.Argument(help="the arm, where there are several challengers")]
 
 Say = Callable[[dict[str, Any], str], None]  # the one JSON document, or its text for people
 
@@ -55,14 +56,14 @@ def kill(arm: str, store: StoreOption = "runs/", as_json: JsonOption = False) ->
 
 
 @app.command()
-def promote(store: StoreOption = "runs/", as_json: JsonOption = False) -> None:
-    """Let the challenger be champion: the alias moves, then every replica turns to it."""
-    _guarded(lambda say: _change(_folder(store), "promote", {}, say), as_json)
+def promote(arm: ArmArgument = "challenger", store: StoreOption = "runs/", as_json: JsonOption = False) -> None:
+    """Let the challenger, or ARM, be champion: the alias moves, then every replica turns to it."""
+    _guarded(lambda say: _change(_folder(store), "promote", {"arm": arm}, say), as_json)
 
 
 @app.command()
 def rollback(store: StoreOption = "runs/", as_json: JsonOption = False) -> None:
-    """Let the previous champion be champion again."""
+    """Let the previous champion be champion again, alone: every trial ends."""
     _guarded(lambda say: _change(_folder(store), "rollback", {}, say), as_json)
 
 
@@ -91,7 +92,7 @@ def _up(target: str, store: str, changes: list[str], detach: bool, say: Say) -> 
     from serving.commands import up as service
 
     folder = _folder(store)
-    wanted = service.wanted(target, store, changes, folder)  # what is wrong is said here, also with --detach
+    wanted = service.wanted(target, store, changes)  # what is wrong is said here, also with --detach
     if not detach:
         return service.serve(wanted, folder, say)
     knobs = [part for change in changes for part in ("--set", change)]
@@ -99,7 +100,7 @@ def _up(target: str, store: str, changes: list[str], detach: bool, say: Say) -> 
 
 
 def _status(folder: Path, say: Say) -> None:
-    known = address.read(folder)
+    known = client.elsewhere() or address.read(folder)
     if not known:
         text = "nothing is served" if known is None else "starting"
         say({"serving": known is not None, "ready": False}, text)
@@ -137,7 +138,9 @@ def _change(folder: Path, action: str, body: dict[str, Any], say: Say) -> None:
 
 
 def _down(folder: Path, say: Say) -> None:
-    known = client.known(folder)
+    known = address.read(folder)
+    if not known:
+        raise InputError("nothing is served from this store", got=str(folder), hint="python -m serving up RECIPE")
     os.kill(known["pid"], signal.SIGTERM)
     until = time.monotonic() + STOP_S
     while address.read(folder) is not None:
@@ -153,7 +156,7 @@ def _config(target: str, store: str, changes: list[str], say: Say) -> None:
     from serving.commands import up as service
     from serving.deployment.app import declared
 
-    wanted = service.wanted(target, store, changes, _folder(store))
+    wanted = service.wanted(target, store, changes)
     found = wanted.found
     document = declared(found.bundle, found.teacher, wanted.section, found.names, wanted.options)
     say(document, yaml.safe_dump(document, sort_keys=False))

@@ -1,11 +1,12 @@
 """Who gets the challenger, how its share grows, and when it is promoted or rolled back."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from cluster.recipe.base import Section
 
+Arm = Annotated[str, Field(pattern=r"^challenger-[a-z0-9][a-z0-9_-]{0,40}$")]
 Metric = Literal["agreement", "reward", "errors", "deferrals"]
 
 
@@ -15,8 +16,10 @@ class ExperimentSection(Section):
     enabled: bool = Field(True, description="Watch, log and judge what is served; false: the champion answers, unseen.")
     name: str = Field("challenger", min_length=1, description="Name of the experiment; its arm is the challenger.")
     units: float = Field(1.0, gt=0.0, le=1.0, description="Share of all units that the experiment owns (0..1).")
-    others: dict[str, float] = Field(
-        {}, description="Further arms, each an experiment of its own: arm -> share of all units that it owns (0..1)."
+    others: dict[Arm, float] = Field(
+        {},
+        description="Further arms, each an experiment of its own: challenger-NAME, which is the alias of its version "
+        "too -> share of all units that it owns (0..1).",
     )
     counted: Literal["unit", "request"] = Field(
         "unit", description="What counts once; request is sound only where a unit's requests are independent."

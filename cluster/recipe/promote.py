@@ -1,7 +1,5 @@
 """Under which name a good student is registered."""
 
-from typing import Literal
-
 from pydantic import Field
 
 from cluster.recipe.base import NOT_IDENTITY, Section
@@ -11,9 +9,11 @@ class PromoteSection(Section):
     """The registered model and the alias it gets."""
 
     model_name: str = Field(min_length=1, description="Name in the model registry.")
-    alias: Literal["champion", "challenger"] = Field(
-        "challenger", description="Alias asked for; the first version becomes champion."
-    )
+    alias: str = Field(
+        "challenger", pattern=r"^(champion|challenger(-[a-z0-9][a-z0-9_-]{0,40})?)$",
+        description="Alias asked for: champion, challenger, or challenger-NAME for a further arm of "
+        "`experiment.others`. The first version becomes champion.",
+    )  # fmt: skip
     tracking_uri: str | None = Field(
         None, description="MLflow URI; null: SQLite in the store.", json_schema_extra=NOT_IDENTITY
     )

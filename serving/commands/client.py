@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,11 +16,28 @@ TIMEOUT_S = 300.0  # a promotion loads a model in every replica
 LOOK_S = 5.0
 
 
+URL, KEY = "RAYDISTILL_SERVING_URL", "RAYDISTILL_SERVING_KEY"
+
+
+def elsewhere() -> dict[str, Any] | None:
+    """The address that $RAYDISTILL_SERVING_URL and $RAYDISTILL_SERVING_KEY name: a service that was deployed, not begun
+    by `serving up` here; None without them. Raises InputError for one without the other."""
+    named = {name: os.environ.get(name, "") for name in (URL, KEY)}
+    if not any(named.values()):
+        return None
+    if missing := [name for name, value in named.items() if not value]:
+        raise InputError(
+            f"${missing[0]} is not set", expected="a service's address, and a key of it with the role admin"
+        )
+    return {"url": named[URL].rstrip("/"), "key": named[KEY]}
+
+
 def known(folder: Path) -> dict[str, Any]:
-    """The address of what is served from this folder. Raises InputError when nothing is."""
-    found = address.read(folder)
+    """The address of what is served from this folder, or `elsewhere`. Raises InputError when nothing is."""
+    found = elsewhere() or address.read(folder)
     if not found:
-        raise InputError("nothing is served from this store", got=str(folder), hint="python -m serving up RECIPE")
+        hint = f"python -m serving up RECIPE, or ${URL} and ${KEY}"
+        raise InputError("nothing is served from this store", got=str(folder), hint=hint)
     return found
 
 

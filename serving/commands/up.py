@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 Say = Callable[[dict[str, Any], str], None]  # the one JSON document, or its text for people
 
 STOP_S, POLL_S, DETACH_S = 60.0, 0.1, 300.0
-DECISIONS = "decisions.jsonl"  # in the service's folder: what was changed, the last line is how it stands
 LOG = "log"
 
 
@@ -45,7 +44,7 @@ class Wanted:
     options: Options
 
 
-def wanted(target: str, store_root: str, changes: Sequence[str], folder: Path) -> Wanted:
+def wanted(target: str, store_root: str, changes: Sequence[str]) -> Wanted:
     """What RECIPE or MODEL@ALIAS names. Raises InputError when nothing of it was promoted, or the recipe is wrong."""
     from cluster import recipe as recipes
     from cluster.recipe import ResourcesSection
@@ -70,34 +69,34 @@ def wanted(target: str, store_root: str, changes: Sequence[str], folder: Path) -
         catalog = promoted.catalog_of(recipe, store)
         found = promoted.find(recipe, store)
         section, resources, target = recipe.serving, recipe.resources, recipe.name
-    state = folder / DECISIONS
     observer = watcher.spec(store, found.names.model, found.names.version, recipe)
-    options = Options(arms=_others(catalog, found, state), observer=observer, catalog=catalog, state=state)
+    arms = [arm for name in watcher.arms(observer) for arm in _challengers(catalog, found, name)]
+    options = Options(arms=tuple(arms), observer=observer, catalog=catalog)
     return Wanted(target, found, section, resources, options)
 
 
-def _others(catalog: Catalog, found: Promoted, state: Path) -> tuple[ServedArm, ...]:
-    """The registered challenger with the share that the last decision left it, else none; who watches may ramp it.
+def _challengers(catalog: Catalog, found: Promoted, name: str) -> Iterator[ServedArm]:
+    """The registered challenger of this name with the share that the last decision left it, else none; who watches may
+    ramp it.
 
     One that is not fit is left out, and said so: the champion is served all the same.
     """
     from serving.bundle import predict
     from serving.deployment import control
     from serving.deployment.document import app_of
-    from serving.deployment.served import CHALLENGER, spec_of
+    from serving.deployment.served import spec_of
     from serving.students import swap
 
     try:
-        arm = catalog.arm(CHALLENGER, CHALLENGER)
+        arm = catalog.arm(name, name)
         if arm is None or arm.version == found.names.version:
-            return ()
+            return
         swap.fits(predict.verify(Path(arm.bundle)), spec_of(found.bundle))
     except (predict.BundleError, StoreError) as error:
-        typer.echo(f"the challenger is left out: {error}", err=True)
-        return ()
-    shares = control.remembered(state)
-    weight = shares.get(CHALLENGER, 0.0)
-    return (arm.model_copy(update={"weight": weight, "app": app_of(arm.bundle)}),)
+        typer.echo(f"the {name} is left out: {error}", err=True)
+        return
+    weight = control.remembered(catalog.decisions).get(name, 0.0)
+    yield arm.model_copy(update={"weight": weight, "app": app_of(arm.bundle)})
 
 
 def serve(asked_for: Wanted, folder: Path, say: Say) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from serving.deployment import control, deploying
 from serving.deployment.document import SERVE_SETTINGS, Service, app_of, document
 from serving.deployment.haproxy import haproxy_environment
 from serving.deployment.loopback import free_port
+from serving.deployment.promoted import Catalog
 from serving.deployment.served import GatewayPlan, Names, Served, ServedArm
 from serving.seams.observe import CHAMPION
 from serving.web import auth
@@ -28,15 +29,14 @@ UNREGISTERED = Names()
 
 @dataclass(frozen=True)
 class Options:
-    """What a service may have beside its models: arms other than the champion, who watches, and where decisions lie.
+    """What a service may have beside its models: arms other than the champion, and who watches.
 
     `catalog` (`promoted.Catalog`) knows what is registered; without it nothing can be promoted or rolled back.
     """
 
     arms: tuple[ServedArm, ...] = ()
     observer: dict[str, Any] | None = None
-    catalog: Any = None
-    state: Path | None = None
+    catalog: Catalog | None = None
 
 
 NO_OPTIONS = Options()
@@ -82,9 +82,9 @@ def start(bundle: Path, teacher: Path | None, section: ServingSection, allow_fau
         controller_options=described["controller_options"],
         logging_config=SERVE_SETTINGS,
     )
+    control.end()  # one that an earlier service left behind may be of other code
     try:
         deploying.deploy(described)
-        control.begin(service, served, options.catalog, options.state)
     except BaseException:
         stop()
         raise
@@ -103,7 +103,8 @@ def planned(bundle: Path, teacher: Path | None, section: ServingSection, names: 
     plan = GatewayPlan(section=section, teacher=version, keys=keys, observer=options.observer)
     folder = None if teacher is None else str(teacher.resolve())
     port = section.port or free_port(section.host)
-    service = Service(plan=plan, port=port, teacher=folder, placement=dict(placed("serve")))
+    catalog = None if options.catalog is None else asdict(options.catalog)
+    service = Service(plan=plan, port=port, teacher=folder, placement=dict(placed("serve")), catalog=catalog)
     return service, first_served(bundle, section, names, options.arms)
 
 

@@ -11,8 +11,7 @@ from serving.bundle.answer import Answer, BundleError
 from serving.deployment.served import ServedArm
 from serving.fallback.guard import ArmGuard
 from serving.seams.problems import Refusal
-from serving.students.stepper import Writing, Written
-from serving.students.student import Student
+from serving.students.stepper import Pieces, Writing, Written
 
 
 class Answers(Protocol):
@@ -26,6 +25,9 @@ class Answers(Protocol):
     ) -> Written:
         """See `Student.written`."""
 
+    def write(self, item: Mapping[str, Any], writing: Writing, delay_ms: float = 0.0) -> Pieces:
+        """See `Student.write`."""
+
 
 @dataclass(frozen=True)
 class LiveArm:
@@ -35,11 +37,6 @@ class LiveArm:
     answers: Answers
     guard: ArmGuard
     spec: Mapping[str, Any]
-
-    @property
-    def student(self) -> Student | None:
-        """The student where it is in this process."""
-        return self.answers if isinstance(self.answers, Student) else None
 
 
 class Remote:
@@ -51,6 +48,7 @@ class Remote:
         # gRPC: 1-2 ms a call instead of 3-6, and cancelled there too when it is here (findings/serving.md 2, 3).
         handle = serve.get_deployment_handle(deployment, app_name=app, _check_exists=False)
         self._handle: Any = handle.options(_by_reference=False)
+        self._streaming: Any = handle.options(_by_reference=False, stream=True)
 
     async def answer(self, item: Mapping[str, Any], within_ms: float, delay_ms: float = 0.0) -> Answer:
         """See `Student.answer`."""
@@ -63,6 +61,23 @@ class Remote:
         """See `Student.written`."""
         found: Written = await self._call("written", item, writing, within_ms, delay_ms)
         return found
+
+    async def write(self, item: Mapping[str, Any], writing: Writing, delay_ms: float = 0.0) -> Pieces:
+        """See `Student.write`; raises TimeoutError when the deployment is lost on the way."""
+        from ray.exceptions import RayError, RayTaskError
+
+        response = self._streaming.write.remote(item, writing, delay_ms)
+        try:
+            async for piece in response:
+                yield piece
+        except RayTaskError as error:
+            if isinstance(error.cause, BundleError | Refusal | TimeoutError):
+                raise error.cause from None
+            raise TimeoutError(f"the model failed: {error}") from None
+        except RayError as error:
+            raise TimeoutError(f"the model is gone: {error}") from None
+        finally:
+            response.cancel()  # who leaves early ends the work there; where it is over nothing happens
 
     async def taught(self, item: Mapping[str, Any]) -> Answer:
         """The answer of a teacher's deployment."""

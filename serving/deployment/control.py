@@ -1,7 +1,9 @@
 """Changes what is served while it is served: shares, the kill switch, promotion and rollback.
 
-One actor beside the gateways. It checks a bundle before anything moves, moves the alias (compare-and-set), tells every
-replica, and then writes the declarative document, so that a replica that starts later serves the same.
+One actor beside the gateways, which they begin; what is served it reads from Serve before every change, so that a
+service that `serve deploy` or an operator began has it too, and it may be killed at any time. It checks a bundle before
+anything moves, moves the alias (compare-and-set), tells every replica, and then writes the declarative document, so
+that a replica that starts later serves the same.
 """
 
 from __future__ import annotations
@@ -11,15 +13,17 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import InputError, StoreError
 from serving.bundle.answer import BundleError
-from serving.deployment import deploying, promoted
-from serving.deployment.document import GATEWAY, Service, app_of, document, limits_of
-from serving.deployment.served import CHALLENGER, Served, ServedArm, spec_of
+from serving.deployment import deploying, promoted, standing
+from serving.deployment.document import GATEWAY, app_of, limits_of
+from serving.deployment.served import CHALLENGER, TEACHER, Served, ServedArm, spec_of
+from serving.deployment.standing import Standing
+from serving.monitoring import watcher
 from serving.seams.controlling import NAME, NAMESPACE
 from serving.seams.observe import CHAMPION
 from serving.seams.problems import Refusal
@@ -31,26 +35,33 @@ TURN_S = 60.0  # for every replica to load a new champion
 TELL_S = 5.0
 TELL_AGAIN_S = 2.0
 POLL_S = 0.05
+LOOK_S, LOOKS = 30.0, 4  # it ends when it has found no gateway so often in a row
+NO_ARMS = (CHAMPION, promoted.PREVIOUS, TEACHER)  # aliases that name no challenger
 
 
 class Control:
-    """What is served, and how it changes; one change at a time."""
+    """Changes what is served; one change at a time."""
 
-    def __init__(self, service: Mapping[str, Any], served: Mapping[str, Any], catalog: promoted.Catalog | None,
-                 state: str | None) -> None:  # fmt: skip
-        """`state` is the file that remembers shares and decisions for the next start."""
-        self._service, self._served = Service.parse(service), Served.parse(served)
-        self._catalog, self._state = catalog, None if state is None else Path(state)
+    def __init__(self) -> None:
         self._one = asyncio.Lock()
+        self._watching: asyncio.Task[None] | None = None
+
+    async def watch(self) -> None:
+        """End this actor when its service is gone; called by whoever begins it."""
+        if self._watching is None:
+            self._watching = asyncio.get_running_loop().create_task(self._until_gone())
 
     async def state(self) -> dict[str, Any]:
         """What is served (`Served` as JSON), and what each gateway replica says (`Gateway.report`)."""
-        return {**self._served.model_dump(mode="json"), "replicas": await self._told("report")}
+        now = await standing.read()
+        return {**now.served.model_dump(mode="json"), "replicas": await self._told("report")}
 
-    async def split(self, shares: Mapping[str, float]) -> dict[str, Any]:
-        """Give arms these shares of all units, the champion the rest; an arm that is not there is started first.
+    async def split(self, shares: Mapping[str, float], start: bool = True) -> dict[str, Any]:
+        """Give arms these shares of all units, the champion the rest; an arm that is not there is started first, or
+        (not `start`) is refused: a monitor's order may come when its arm has gone.
 
-        Raises Refusal for shares that are none, an arm that nobody registered, or a bundle that is not fit.
+        Raises Refusal for shares that are none, an arm that nobody registered or that no experiment tries, or a bundle
+        that is not fit.
         """
         async with self._one:
             others = {name: share for name, share in shares.items() if name != CHAMPION}
@@ -59,104 +70,111 @@ class Control:
                 raise Refusal("invalid_request", f"shares: got {dict(shares)}, expected 0 to 1, together at most 1")
             if abs(shares.get(CHAMPION, rest) - rest) > 1e-6:
                 raise Refusal("invalid_request", f"shares: got {dict(shares)}, which do not add up to 1")
-            served = self._served
-            for name in others:
+            now = await standing.read()
+            served = now.served
+            for name, share in others.items():
+                _within(now, name, share)
                 if name not in {arm.name for arm in served.arms}:
-                    served = await self._with_arm(served, name)
+                    if not start:
+                        raise Refusal("conflict", f"the arm {name} is not served any more")
+                    served = await self._with_arm(now, served, name)
             given = {arm.name: others.get(arm.name, arm.weight) for arm in served.arms if arm.name != CHAMPION}
             if sum(given.values()) > 1 + 1e-9:
                 raise Refusal("invalid_request", f"shares: with those of other arms they are {sum(given.values()):g}")
             given[CHAMPION] = max(0.0, 1 - sum(given.values()))
             arms = [arm.model_copy(update={"weight": given[arm.name]}) for arm in served.arms]
-            await self._turn([*arms], "split")
+            await self._turn(now, arms, "split")
             return await self.state()
 
     async def kill(self, arm: str) -> dict[str, Any]:
         """Take an arm out at once: every replica is told before anything else. Raises Refusal for no such arm; a
         challenger that is not there is out already."""
-        known = [one.name for one in self._served.arms if one.name != CHAMPION]
+        known = [one.name for one in (await standing.read()).served.arms if one.name != CHAMPION]
         if arm not in (*known, CHALLENGER):
             raise Refusal("conflict", f"got {arm!r:.80}, expected an arm beside the champion: {known}")
         if arm not in known:
             return await self.state()
         await self._told("kill", arm)
         async with self._one:
-            await self._turn(self._served.without(arm).arms, "kill")
+            now = await standing.read()
+            await self._turn(now, now.served.without(arm).arms, "kill")
             return await self.state()
 
-    async def promote(self) -> dict[str, Any]:
-        """The challenger becomes the champion. Raises Refusal when there is none, or it is not fit to serve."""
-        return await self._crown(CHALLENGER)
+    async def promote(self, arm: str = CHALLENGER) -> dict[str, Any]:
+        """The challenger of this name becomes the champion; other challengers stay, with no share: what was shown of
+        them was against another champion. Raises Refusal when there is none, or it is not fit to serve."""
+        if arm in NO_ARMS:
+            raise Refusal("conflict", f"got {arm!r:.80}, expected the name of a challenger")
+        return await self._crown(arm)
 
     async def rollback(self) -> dict[str, Any]:
-        """The previous champion is champion again; raises as `promote`."""
+        """The previous champion is champion again, alone: every trial ends. Raises as `promote`."""
         return await self._crown(promoted.PREVIOUS)
 
     async def _crown(self, alias: str) -> dict[str, Any]:
         async with self._one:
-            catalog, now = self._registered(), self._served.arms[0]
+            now = await standing.read()
+            catalog, before = _registered(now), now.served
             arm = await asyncio.to_thread(catalog.arm, alias, CHAMPION)
             if arm is None:
                 raise Refusal("conflict", f"no version of {catalog.model} is {alias}")
-            await self._fit(arm)
+            await self._fit(now, arm)
             try:
-                await asyncio.to_thread(catalog.crown, alias, now.version)
+                await asyncio.to_thread(catalog.crown, alias, before.arms[0].version)
             except (StoreError, InputError) as error:
                 raise Refusal("conflict", f"{error}") from None
-            if self._service.section.mode == "split":
+            if now.section.mode == "split":
                 arm = arm.model_copy(update={"app": app_of(arm.bundle)})
-            before = self._served
+            stay = [] if alias == promoted.PREVIOUS else before.arms[1:]
+            stay = [one for one in stay if one.name != alias and one.version != arm.version]
+            arms = [arm.model_copy(update={"weight": 1.0}), *(one.model_copy(update={"weight": 0.0}) for one in stay)]
             try:
-                await self._turn([arm.model_copy(update={"weight": 1.0})], alias)
+                await self._turn(now, arms, alias)
             except Refusal:
-                await asyncio.to_thread(catalog.crown, promoted.PREVIOUS, arm.version)
-                await self._turn(before.arms, "back")
+                await asyncio.to_thread(catalog.uncrown, alias, arm.version)
                 raise
             return await self.state()
 
-    async def _with_arm(self, served: Served, name: str) -> Served:
-        arm = None if name != CHALLENGER else await asyncio.to_thread(self._registered().arm, CHALLENGER, name)
+    async def _with_arm(self, now: Standing, served: Served, name: str) -> Served:
+        arm = None if name in NO_ARMS else await asyncio.to_thread(_registered(now).arm, name, name)
         if arm is None:
             raise Refusal("conflict", f"got {name!r:.80}, expected {CHALLENGER}, and a version with that alias")
-        await self._fit(arm)
+        await self._fit(now, arm)
         arm = arm.model_copy(update={"app": app_of(arm.bundle)})
         return served.model_copy(update={"arms": [*served.arms, arm]})
 
-    async def _fit(self, arm: ServedArm) -> None:
+    async def _fit(self, now: Standing, arm: ServedArm) -> None:
         """Raise Refusal unless the bundle passes the checks of `swap` here, before anybody is told of it."""
         try:
-            spec = await asyncio.to_thread(spec_of, self._served.arms[0].bundle)
-            student = await asyncio.to_thread(swap.opened, arm.bundle, limits_of(self._service.section), spec)
+            spec = await asyncio.to_thread(spec_of, now.served.arms[0].bundle)
+            student = await asyncio.to_thread(swap.opened, arm.bundle, limits_of(now.section), spec)
         except (BundleError, OSError, ValueError) as error:
             raise Refusal("refused_bundle", f"{error}") from None
         student.close()
 
-    async def _turn(self, arms: list[ServedArm], why: str) -> None:
+    async def _turn(self, now: Standing, arms: list[ServedArm], why: str) -> None:
         """Serve these arms; returns when every replica does. Raises Refusal when one cannot, RaydistillError when an
         application does not come up."""
-        before = self._served
+        before = now.served
         served = Served(arms=arms, salt=before.salt, sequence=before.sequence + 1)
-        new = {arm.app for arm in arms if arm.app} - {arm.app for arm in before.arms if arm.app}
+        new = [arm for arm in arms if arm.app and arm.app not in {one.app for one in before.arms}]
         if new:  # they run before anybody is sent there
-            kept = [*before.arms, *(arm.model_copy(update={"weight": 0.0}) for arm in arms if arm.app in new)]
-            await self._deploy(before, [arm for arm in kept if arm.app is not None])
+            await self._deploy(now, before, [*before.arms, *new])
         try:
             await self._all_serve(served)
         except Refusal:
-            await self._told("reconfigure", before.model_copy(update={"sequence": served.sequence}).model_dump())
-            self._served = before.model_copy(update={"sequence": served.sequence})
+            back = before.model_copy(update={"sequence": served.sequence})
+            await self._told("reconfigure", back.model_dump(mode="json"))
+            await self._deploy(now, back, back.arms)
             raise
-        self._served = served
-        await self._deploy(served, [arm for arm in served.arms if arm.app is not None])
-        self._remember(before, why)
+        await self._deploy(now, served, served.arms)
+        _remember(now, served, why)
 
-    async def _deploy(self, served: Served, arms: list[ServedArm]) -> None:
+    async def _deploy(self, now: Standing, served: Served, arms: Sequence[ServedArm]) -> None:
         """Write the document: the gateway as `served` says, with the applications of `arms` beside it."""
-        described = document(self._service, served)
-        wanted = document(self._service, served.model_copy(update={"arms": [served.arms[0], *arms]}))
-        apps = {one["name"]: one for one in wanted["applications"]}
-        apps[GATEWAY] = next(one for one in described["applications"] if one["name"] == GATEWAY)
-        await asyncio.to_thread(deploying.deploy, {**described, "applications": list(apps.values())})
+        ours = [GATEWAY, *(arm.app for arm in arms if arm.app is not None)]
+        described = {"applications": now.turned(served, arms)}
+        await asyncio.to_thread(deploying.deploy, described, ours)
 
     async def _all_serve(self, served: Served) -> None:
         """Tell all replicas, those that start meanwhile too; return when they serve this. Raises Refusal when one says
@@ -187,23 +205,50 @@ class Control:
                 log.warning("a gateway did not hear %s: %r", method, one)
         return [one for one in found if not isinstance(one, BaseException)]
 
-    def _registered(self) -> promoted.Catalog:
-        if self._catalog is None:
-            raise Refusal("conflict", "what is served is not registered: python -m serving up RECIPE serves what is")
-        return self._catalog
+    async def _until_gone(self) -> None:
+        import ray
 
-    def _remember(self, before: Served, why: str) -> None:
-        if self._state is None:
-            return
-        shares = {arm.name: arm.weight for arm in self._served.arms if arm.name != CHAMPION}
-        line = {
-            "at_ms": time.time_ns() // 1_000_000, "why": why, "shares": shares,
-            "versions": {arm.name: arm.version for arm in self._served.arms},
-            "before": {arm.name: arm.version for arm in before.arms},
-        }  # fmt: skip
-        self._state.parent.mkdir(parents=True, exist_ok=True)
-        with self._state.open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+        missed = 0
+        while missed < LOOKS:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await standing.read()
+                missed = 0
+            except Refusal:
+                missed += 1
+        ray.kill(ray.get_runtime_context().current_actor)
+
+
+def _registered(now: Standing) -> promoted.Catalog:
+    if now.catalog is None:
+        raise Refusal("conflict", "what is served is not registered: python -m serving up RECIPE serves what is")
+    return now.catalog
+
+
+def _within(now: Standing, name: str, share: float) -> None:
+    """Raise Refusal for a share that no unit would see: the recipe's experiments say whose units may be whose."""
+    if now.plan.observer is None or now.plan.observer["open"] != watcher.OPEN:
+        return
+    owned = watcher.arms(now.plan.observer)
+    if name not in owned:
+        raise Refusal("conflict", f"got {name!r:.80}, expected an arm that experiment.others names: {sorted(owned)}")
+    if share > owned[name] + 1e-9:
+        raise Refusal("invalid_request", f"shares: got {share:g} for {name}, whose experiment owns {owned[name]:g}")
+
+
+def _remember(before: Standing, served: Served, why: str) -> None:
+    if before.catalog is None:
+        return
+    line = {
+        "at_ms": time.time_ns() // 1_000_000, "why": why,
+        "shares": {arm.name: arm.weight for arm in served.arms if arm.name != CHAMPION},
+        "versions": {arm.name: arm.version for arm in served.arms},
+        "before": {arm.name: arm.version for arm in before.served.arms},
+    }  # fmt: skip
+    state = before.catalog.decisions
+    state.parent.mkdir(parents=True, exist_ok=True)
+    with state.open("a") as stream:
+        stream.write(json.dumps(line) + "\n")
 
 
 def remembered(state: Path) -> dict[str, float]:
@@ -214,24 +259,21 @@ def remembered(state: Path) -> dict[str, float]:
     return {}
 
 
-def begin(service: Service, served: Served, catalog: promoted.Catalog | None, state: Path | None) -> None:
-    """Start the actor of this service."""
+def join() -> None:
+    """Begin the actor where there is none; called by every gateway, so that who deploys one has a control."""
     import ray
 
-    end()
-    actor = ray.remote(Control).options(name=NAME, namespace=NAMESPACE, num_cpus=0, max_restarts=0)
-    described = [one.model_dump(mode="json") for one in (service, served)]
-    handle = actor.remote(*described, catalog, None if state is None else str(state))
-    _kept["control"] = handle  # the actor lives as long as its first handle
-
-
-_kept: dict[str, Any] = {}
+    if not ray.is_initialized():  # a gateway outside of Serve
+        return
+    actor: Any = ray.remote(Control)
+    options = {"name": NAME, "namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached", "num_cpus": 0}
+    handle = actor.options(**options, max_restarts=-1).remote()
+    handle.watch.remote()
 
 
 def end() -> None:
     """End the actor, if there is one."""
     import ray
 
-    _kept.clear()
     with contextlib.suppress(ValueError):
         ray.kill(ray.get_actor(NAME, namespace=NAMESPACE))

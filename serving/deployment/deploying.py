@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from cluster.errors import RaydistillError
@@ -11,17 +12,18 @@ UP_S = 300.0  # a bundle is checked and loaded, a teacher too; on a machine that
 POLL_S = 0.1
 
 
-def deploy(described: dict[str, Any]) -> None:
-    """Let Serve run this document; returns when every application runs. Raises RaydistillError when one does not."""
+def deploy(described: dict[str, Any], awaited: Sequence[str] | None = None) -> None:
+    """Let Serve run this document; returns when its applications (or those `awaited`) run. Raises RaydistillError when
+    one does not."""
     from ray.serve.context import _get_global_client
     from ray.serve.schema import ServeDeploySchema
 
     client: Any = _get_global_client()
     client.deploy_apps(ServeDeploySchema(**described))
-    await_running([app["name"] for app in described["applications"]])
+    await_running([app["name"] for app in described["applications"]] if awaited is None else awaited)
 
 
-def await_running(names: list[str]) -> None:
+def await_running(names: Sequence[str]) -> None:
     """Return when these applications run and can be reached; raises RaydistillError when one fails or takes UP_S."""
     from ray import serve
     from ray.serve.context import _get_global_client

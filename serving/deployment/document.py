@@ -19,6 +19,7 @@ from serving.students.batcher import Limits
 
 GATEWAY = "gateway"
 BUILDERS = "serving.deployment.builders"
+STUDENT_PATH = f"{BUILDERS}:student"
 # A net below everything. Requests to models end by `total_ms`; a long stream and a promotion may take longer.
 REQUEST_S = 300.0
 SERVE_SETTINGS = {"log_level": "WARNING", "enable_access_log": False}
@@ -31,6 +32,7 @@ class Service(Section):
     port: int = Field(ge=1, le=65535, description="TCP port of the ingress.")
     teacher: str | None = Field(None, description="The teacher's folder; null: nothing falls back.")
     placement: dict[str, Any] = Field({}, description="Ray's options for where replicas run (session.placed).")
+    catalog: dict[str, Any] | None = Field(None, description="Fields of promoted.Catalog; null: nothing is registered.")
 
     @property
     def section(self) -> ServingSection:
@@ -41,12 +43,21 @@ class Service(Section):
 def document(service: Service, served: Served, variables: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The document, as `serve deploy` reads it; `variables` are those of Serve's controller."""
     section = service.section
-    apps = [_gateway(service, served), *(_arm(arm, service) for arm in served.arms if arm.app is not None)]
+    arms = [arm_application(arm, section, service.placement) for arm in served.arms if arm.app is not None]
+    apps = [_gateway(service, served), *arms]
     if service.teacher is not None:
         apps.append(_teacher(service.teacher, service))
     http = {"host": section.host, "port": service.port, "request_timeout_s": REQUEST_S}
     options = {} if variables is None else {"controller_options": {"runtime_env": {"env_vars": dict(variables)}}}
     return {"http_options": http, "logging_config": SERVE_SETTINGS, **options, "applications": apps}
+
+
+def arm_application(arm: ServedArm, section: ServingSection, placement: Mapping[str, Any]) -> dict[str, Any]:
+    """The application that answers for an arm which has one."""
+    assert arm.app is not None
+    args = {"bundle": arm.bundle, "limits": asdict(limits_of(section)), "section": section.model_dump(mode="json")}
+    args["placement"] = dict(placement)
+    return {"name": arm.app, "route_prefix": None, "import_path": STUDENT_PATH, "args": args}
 
 
 def app_of(bundle: str) -> str:
@@ -61,24 +72,13 @@ def limits_of(section: ServingSection) -> Limits:
 
 def _gateway(service: Service, served: Served) -> dict[str, Any]:
     deployment = {"name": GATEWAY, "user_config": served.model_dump(mode="json")}
-    args = {"plan": service.plan.model_dump(mode="json"), "placement": service.placement}
+    args = {
+        "plan": service.plan.model_dump(mode="json"), "placement": service.placement, "catalog": service.catalog,
+    }  # fmt: skip
     return {
         "name": GATEWAY, "route_prefix": "/", "import_path": f"{BUILDERS}:gateway", "args": args,
         "deployments": [deployment],
     }  # fmt: skip
-
-
-def _arm(arm: ServedArm, service: Service) -> dict[str, Any]:
-    section = service.section
-    args = {"bundle": arm.bundle, "limits": asdict(limits_of(section)), "section": section.model_dump(mode="json")}
-    args["placement"] = service.placement
-    assert arm.app is not None
-    return {
-        "name": arm.app,
-        "route_prefix": None,
-        "import_path": f"{BUILDERS}:student",
-        "args": args,
-    }
 
 
 def _teacher(folder: str, service: Service) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
@@ -16,7 +17,7 @@ from typing import Any
 
 from cluster import metrics
 from serving.bundle.answer import Answer, BundleError
-from serving.deployment import noting
+from serving.deployment import control, noting
 from serving.deployment.arm import Answers, LiveArm, Remote
 from serving.deployment.loopback import keep_replica_home
 from serving.deployment.served import STUDENT, TEACHER, GatewayPlan, Served, ServedArm, spec_of
@@ -70,7 +71,8 @@ class Gateway:
         if self._served is None:
             await self._turn_to(wanted)
             await self._warm()
-        elif wanted.sequence >= self._served.sequence and not self._turning_to(wanted):
+            await asyncio.to_thread(control.join)
+        elif (wanted.sequence or math.inf) >= self._served.sequence and not self._turning_to(wanted):
             if self._turning is not None:
                 self._turning.cancel()
             self._wanted, self._refused = wanted, None
@@ -174,14 +176,13 @@ class Gateway:
         """See `Desk.write`. Deadlines are those of the first piece; a threshold of confidence cannot hold here, for
         the confidence of a text is known at its end."""
         arm = self._choose(asked)
-        student = arm.student
-        if student is None or arm.spec["task"] != "text_generation":  # its whole answer is the only piece
+        if arm.spec["task"] != "text_generation":  # its whole answer is the only piece
             given = await self.answer(asked)
             yield given.answer.text
             yield given
             return
         began = time.perf_counter()
-        pieces: Pieces = student.write(asked.item, asked.writing, asked.delay_ms)
+        pieces: Pieces = arm.answers.write(asked.item, asked.writing, asked.delay_ms)
         text = noting.Text()
 
         async def first() -> Answer:
@@ -233,6 +234,7 @@ class Gateway:
 
     async def control(self, action: str, **arguments: Any) -> dict[str, Any]:
         """See `Desk.control`."""
+        await asyncio.to_thread(control.join)
         return await controlling.call(action, **arguments)
 
     async def __del__(self) -> None:

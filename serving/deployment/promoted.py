@@ -14,6 +14,7 @@ from serving.seams.observe import CHAMPION
 
 ALIASES = (CHAMPION, CHALLENGER)
 PREVIOUS = "previous"
+DECISIONS = "decisions.jsonl"  # in the store's serving folder: what was changed, the last line is how it stands
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,19 @@ class Catalog:
         now = self._registry.alias(self.model, CHAMPION)
         expect = int(champion) if champion.isdecimal() else None if now is None else now.version
         self._registry.set_alias(self.model, CHAMPION, version.version, expect=expect)
-        if alias == CHALLENGER:
-            self._registry.set_alias(self.model, CHALLENGER, None, expect=version.version)
+        if alias != PREVIOUS:
+            self._registry.set_alias(self.model, alias, None, expect=version.version)
+
+    def uncrown(self, alias: str, champion: str) -> None:
+        """Undo `crown(alias, ...)`, which let `champion` be it. Raises AliasConflict as `crown`."""
+        self.crown(PREVIOUS, champion)
+        if alias != PREVIOUS:
+            self._registry.set_alias(self.model, alias, int(champion), expect=None)
+
+    @property
+    def decisions(self) -> Path:
+        """The file that remembers what was changed while it was served."""
+        return Store.open(self.store).workspace / "serving" / DECISIONS
 
     @property
     def _registry(self) -> Registry:

@@ -35,7 +35,7 @@ class Served(Section):
 
     arms: list[ServedArm] = Field(min_length=1, description="Who may answer.")
     salt: str = Field("", description="Of the hash that assigns units to arms; another one deals anew.")
-    sequence: int = Field(0, ge=0, description="Counts changes.")
+    sequence: int = Field(0, ge=0, description="Counts changes; 0: as people wrote it, whatever was changed before.")
 
     @model_validator(mode="after")
     def shares_add_up(self) -> Self:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 from serving.bundle.answer import Answer
 from serving.deployment.loopback import keep_replica_home
 from serving.students.batcher import Limits
-from serving.students.stepper import Writing, Written
+from serving.students.stepper import Pieces, Writing, Written
 from serving.students.swap import opened
 
 
@@ -30,3 +31,9 @@ class Deployed:
     ) -> Written:
         """See `Student.written`."""
         return await self._student.written(item, writing, within_ms, delay_ms)
+
+    async def write(self, item: Mapping[str, Any], writing: Writing, delay_ms: float = 0.0) -> Pieces:
+        """See `Student.write`; a call that is cancelled ends the work at the next token."""
+        async with aclosing(self._student.write(item, writing, delay_ms)) as pieces:
+            async for piece in pieces:
+                yield piece

@@ -53,10 +53,10 @@ class _Control:
     """The control actor (`serving.deployment.control`), found by name at each call: it may be replaced."""
 
     async def split(self, shares: Mapping[str, float]) -> object:
-        return await self._call("split", shares=dict(shares))
+        return await self._call("split", shares=dict(shares), start=False)
 
-    async def promote(self) -> object:
-        return await self._call("promote")
+    async def promote(self, arm: str) -> object:
+        return await self._call("promote", arm=arm)
 
     async def rollback(self) -> object:
         return await self._call("rollback")

@@ -27,12 +27,13 @@ PATIENCE_S = 10.0  # after which a share that is not the one last asked for was 
 
 @dataclass(frozen=True)
 class Order:
-    """Something to be done, and why: `shares` of all units for "split", the verdicts that say so (none where a share
-    is only asked for again)."""
+    """Something to be done, and why: `shares` of all units for "split", the `arm` to "promote", the verdicts that say
+    so (none where a share is only asked for again)."""
 
     action: Action
     shares: Mapping[str, float]
     verdicts: Sequence[Verdict]
+    arm: str = ""
 
 
 class Judge:
@@ -50,6 +51,7 @@ class Judge:
         self._falls: list[Fall] = []
         self._alarmed: set[str] = set()
         self._rolled_back = False
+        self.crowning = False  # a champion was ordered and is not there yet: what is known is about the one before
         self._fresh_champion()
 
     def awaits(self, gateway: str) -> int:
@@ -93,6 +95,8 @@ class Judge:
         """What is to be done now, in this order; `asked` says that a share was set."""
         orders = []
         for name, experiment in self.experiments.items():
+            if self.crowning:
+                break
             decided = experiment.decide(now_s)
             if decided is not None:
                 orders.append(self._order(name, experiment, decided, now_ms))
@@ -165,7 +169,8 @@ class Judge:
             detail=decided.detail, **rates,
         )  # fmt: skip
         if decided.decision == "promote":
-            return Order("promote", {}, [verdict])
+            self.crowning = True
+            return Order("promote", {}, [verdict], experiment.arm)
         action: Action = "none" if experiment.status == "by_hand" else "split"
         return Order(action, {experiment.arm: decided.share} if action == "split" else {}, [verdict])
 
@@ -226,7 +231,7 @@ class Judge:
     def _fresh_champion(self) -> None:
         self.inputs = Inputs(self.drift)
         self.quality = {name: Quality(name, self.drift, self._references.get(name)) for name in MEASURES}
-        self._falls, self._alarmed, self._rolled_back = [], set(), False
+        self._falls, self._alarmed, self._rolled_back, self.crowning = [], set(), False, False
 
     def shadowed(self) -> list[str]:
         """Arms that are asked beside the champion before their first user."""

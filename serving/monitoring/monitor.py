@@ -56,8 +56,8 @@ class Hands(Protocol):
     async def split(self, shares: Mapping[str, float]) -> object:
         """Give arms these shares of all units."""
 
-    async def promote(self) -> object:
-        """The challenger becomes the champion."""
+    async def promote(self, arm: str) -> object:
+        """The challenger of this name becomes the champion."""
 
     async def rollback(self) -> object:
         """The previous champion is champion again."""
@@ -152,10 +152,14 @@ class Monitor:
             if order.action == "split":
                 await self.hands.split(order.shares)
                 self.judge.asked(order.shares, time.monotonic())
-            elif order.action != "none":
-                await getattr(self.hands, order.action)()
+            elif order.action == "promote":
+                await self.hands.promote(order.arm)
+            elif order.action == "rollback":
+                await self.hands.rollback()
         except RaydistillError as error:
             failure = str(error)
+            if order.action == "promote":
+                self.judge.crowning = False
             log.warning("%s is not done: %s", order.action, error)
         for verdict in order.verdicts:
             self._note(verdict, failure)

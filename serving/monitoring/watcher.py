@@ -11,6 +11,7 @@ from cluster.recipe.drift import DriftSection
 from cluster.recipe.experiment import ExperimentSection
 from cluster.recipe.traffic import TrafficSection
 from cluster.registry import ARTIFACT_TAG, Registry
+from serving.monitoring.judge import trial_arms
 
 if TYPE_CHECKING:
     from cluster.recipe import Recipe
@@ -43,6 +44,11 @@ def spec(store: Store, model: str, version: str, recipe: Recipe | None = None) -
     bundle = _bundle(store, model, version, recipe.promote.tracking_uri if recipe else None)
     settings |= {"model": model, "store": store.root, "task": _task(bundle), "references": _references(store, bundle)}
     return {"open": OPEN, "args": settings}
+
+
+def arms(spec: Mapping[str, Any]) -> dict[str, float]:
+    """The arms that a deployment with this `spec` tries, and the share of all units that each one's experiment owns."""
+    return dict(trial_arms(ExperimentSection.parse(spec["args"]["experiment"])).values())
 
 
 def _bundle(store: Store, model: str, version: str, tracking_uri: str | None) -> Artifact | None:

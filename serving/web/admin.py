@@ -30,6 +30,14 @@ class KillRequest(BaseModel):
     arm: str = Field(min_length=1, max_length=64)
 
 
+class PromoteRequest(BaseModel):
+    """The arm that becomes champion; without a body it is the challenger."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    arm: str = Field("challenger", min_length=1, max_length=64)
+
+
 class State(BaseModel):
     """What is served now, and what each replica says it serves."""
 
@@ -62,14 +70,16 @@ def add(app: FastAPI, desk: Desk) -> None:
         body = await forms.read_json(request, KillRequest)
         return await desk.control("kill", arm=body.arm)
 
-    @app.post("/v1/admin/promote", response_model=State, responses=SEEN)
+    @app.post("/v1/admin/promote", response_model=State, responses=CHANGING)
     async def promote(request: Request) -> dict[str, Any]:
-        """The challenger becomes the champion, the champion previous."""
+        """The challenger, or the arm that is named, becomes the champion, the champion previous; other arms stay
+        without a share, for they were compared with another champion."""
         inputs.let_in(request, desk, "admin")
-        return await desk.control("promote")
+        body = await forms.read_json(request, PromoteRequest) if await request.body() else PromoteRequest()
+        return await desk.control("promote", arm=body.arm)
 
     @app.post("/v1/admin/rollback", response_model=State, responses=SEEN)
     async def rollback(request: Request) -> dict[str, Any]:
-        """The previous champion is champion again."""
+        """The previous champion is champion again, alone."""
         inputs.let_in(request, desk, "admin")
         return await desk.control("rollback")

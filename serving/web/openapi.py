@@ -23,7 +23,10 @@ BODIES: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": chat.ChatRequest,
     "/v1/admin/split": admin.SplitRequest,
     "/v1/admin/kill": admin.KillRequest,
+    "/v1/admin/promote": admin.PromoteRequest,
 }
+
+BARE = ("/v1/admin/promote",)  # works without a body too
 
 
 def of(app: FastAPI, desk: Desk) -> dict[str, Any]:
@@ -42,7 +45,7 @@ def of(app: FastAPI, desk: Desk) -> dict[str, Any]:
         content: dict[str, Any] = {"application/json": {"schema": schema, "example": example}}
         if path == "/v1/predict":
             content["multipart/form-data"] = {"schema": schema}
-        found["paths"][path]["post"]["requestBody"] = {"required": True, "content": content}
+        found["paths"][path]["post"]["requestBody"] = {"required": path not in BARE, "content": content}
     return found
 
 
@@ -65,6 +68,7 @@ def bodies(desk: Desk) -> dict[str, dict[str, Any]]:
         "/v1/chat/completions": examples.chat_body(first["id"], predict.get("text", "what is this ?")),
         "/v1/admin/split": {"shares": {first["arm"]: 1.0}},
         "/v1/admin/kill": {"arm": "challenger"},
+        "/v1/admin/promote": {"arm": "challenger"},
     }
 
 

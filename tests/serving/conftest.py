@@ -81,18 +81,18 @@ def champion(exported: tuple[Recipe, Store, Artifact]) -> Registry:
 def challenge(exported: tuple[Recipe, Store, Artifact], champion: Registry) -> Callable[..., int]:
     """Registers a changed copy of the champion's bundle as challenger, and returns its version.
 
-    `aid` names the artifact; `change` gets the copy's folder before it is finished.
+    `aid` names the artifact; `change` gets the copy's folder before it is finished; `alias` is another arm's.
     """
     _, store, artifact = exported
 
-    def make(aid: str, change: Callable[[Path], None] = lambda folder: None) -> int:
+    def make(aid: str, change: Callable[[Path], None] = lambda folder: None, alias: str = "challenger") -> int:
         parents = dict(artifact.manifest.parents)
         with store.draft("bundle", aid, section={"copy": aid}, parents=parents, step_version=1) as draft:
             shutil.copytree(artifact.path(), draft.path, dirs_exist_ok=True)
             change(draft.path)
         version = champion.register("visual", str(store.get("bundle", aid).path()), {"artifact_id": aid})
-        now = champion.alias("visual", "challenger")
-        champion.set_alias("visual", "challenger", version, expect=None if now is None else now.version)
+        now = champion.alias("visual", alias)
+        champion.set_alias("visual", alias, version, expect=None if now is None else now.version)
         return version
 
     return make
@@ -108,7 +108,7 @@ def running(
     _, store, artifact = exported
     section = ServingSection(student_ms=1000.0, total_ms=8000.0, hedge_share=0.0)
     catalog = promoted.Catalog(str(store.root), "visual")
-    options = app.Options(catalog=catalog, state=store.workspace / "serving" / "decisions.jsonl")
+    options = app.Options(catalog=catalog)
     names = Names("visual", "1", "t")
     started = app.start(artifact.path(), teacher, section, allow_fault_injection=True, names=names, options=options)
     yield started

@@ -14,13 +14,21 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 import yaml
+from tokenizers import Tokenizer
 
+from cluster.canonical import file_digest
 from cluster.recipe import Recipe
 from cluster.registry import Registry
 from cluster.store import Artifact, Store
+from jobs.data import vocabulary
+from serving.bundle import files
+from serving.models import decoder, decoder_graph
 
 ROOT = Path(__file__).resolve().parents[3]
+TEXTS = ["the cat sat", "a dog ran by the sea", "one bird", "the cat sat on a mat and the dog ran"]
+SIZES = {"layers": 2, "hidden_size": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "inner_size": 48}
 
 
 def command(*arguments: str) -> dict[str, Any]:
@@ -71,13 +79,16 @@ class Load:
     `answers`: when each prediction was asked and answered (seconds of time.perf_counter), and by which version.
     """
 
-    def __init__(self, url: str, bodies: list[dict[str, Any]], clients: int, pause_s: float = 0.01) -> None:
+    def __init__(
+        self, url: str, bodies: list[dict[str, Any]], clients: int, pause_s: float = 0.01,
+        headers: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.seen: Counter[int] = Counter()
         self.versions: Counter[str] = Counter()
         self.ms: list[float] = []
         self.wrong: list[str] = []
         self.answers: list[tuple[float, float, str]] = []
-        self._url, self._bodies, self._pause_s = url, bodies, pause_s
+        self._url, self._bodies, self._pause_s, self._headers = url, bodies, pause_s, headers or {}
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(clients)]
 
@@ -100,7 +111,7 @@ class Load:
                     path, body = "/v1/feedback", {"request_id": f"r{number}", "reward": 1.0}
                 began = time.perf_counter()
                 try:
-                    answered = client.post(path, json=body, headers={"x-request-id": uuid.uuid4().hex})
+                    answered = client.post(path, json=body, headers={**self._headers, "x-request-id": uuid.uuid4().hex})
                 except httpx.HTTPError as error:
                     self.seen[-1] += 1
                     self.wrong.append(repr(error))
@@ -119,7 +130,7 @@ class Load:
 
 @pytest.fixture(scope="session")
 def load() -> type[Load]:
-    """`load(url, bodies, clients, pause_s)`."""
+    """`load(url, bodies, clients, pause_s, headers)`."""
     return Load
 
 
@@ -127,14 +138,16 @@ def load() -> type[Load]:
 def serving(
     exported: tuple[Recipe, Store, Artifact], champion: Registry, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Any]:
-    """`with serving("replicas=2", ...) as live` serves the champion with these knobs."""
+    """`with serving("replicas=2", "experiment.units=0.5", ...) as live` serves the champion with these knobs; those
+    without a section are of `serving`."""
     recipe = tmp_path_factory.mktemp("live") / "visual.yaml"
     recipe.write_text(yaml.safe_dump(exported[0].model_dump(mode="json")))
     store = str(exported[1].workspace)
 
     @contextmanager
     def serve(*knobs: str) -> Iterator[Live]:
-        changes = [part for knob in knobs for part in ("--set", f"serving.{knob}")]
+        whole = [knob if "." in knob.partition("=")[0] else f"serving.{knob}" for knob in knobs]
+        changes = [part for knob in whole for part in ("--set", knob)]
         said = command("up", str(recipe), "--store", store, "--detach", *changes)
         assert "key" not in said
         try:
@@ -143,3 +156,27 @@ def serving(
             command("down", "--store", store)
 
     return serve
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a small language model with random weights."""
+    folder = tmp_path_factory.mktemp("bundle")
+    words = vocabulary.learned(TEXTS, 270)
+    model = decoder.build(SIZES, words.size, 64, words.ends, 0)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(1))
+    spec = {
+        "task": "text_generation", "continues": True, "tokens": words.ends, "max_tokens": 32, "max_new_tokens": 24,
+        "temperature": 0.0, "seed": 0, "threads": 1, "engine": {"name": "onnxruntime"}, "scheme": "float32",
+        "batch_invariant": False,
+    }  # fmt: skip
+    spec |= decoder_graph.export(model, folder)
+    Tokenizer.from_str(words.tokenizer.to_str()).save(str(folder / "tokenizer.json"))
+    listed = {
+        path.name: {"sha256": file_digest(path), "bytes": path.stat().st_size, "encrypted": False}
+        for path in folder.iterdir()
+    }
+    (folder / "bundle.json").write_bytes(files.written({**spec, "files": listed}))
+    return folder

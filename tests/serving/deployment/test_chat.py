@@ -9,46 +9,16 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
-from tokenizers import Tokenizer
 
-from cluster.canonical import file_digest
 from cluster.recipe import ResourcesSection
 from cluster.recipe.serving import ServingSection
-from jobs.data import vocabulary
-from serving.bundle import files, predict
+from serving.bundle import predict
 from serving.deployment.loopback import free_port
 from serving.deployment.served import GatewayPlan, Served, ServedArm
-from serving.models import decoder, decoder_graph
 from serving.seams.observe import Quiet, Record
 
 openai = pytest.importorskip("openai")
 TEXTS = ["the cat sat", "a dog ran by the sea", "one bird", "the cat sat on a mat and the dog ran"]
-SIZES = {"layers": 2, "hidden_size": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "inner_size": 48}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of a small language model with random weights."""
-    folder = tmp_path_factory.mktemp("bundle")
-    words = vocabulary.learned(TEXTS, 270)
-    model = decoder.build(SIZES, words.size, 64, words.ends, 0)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(1))
-    spec = {
-        "task": "text_generation", "continues": True, "tokens": words.ends, "max_tokens": 32, "max_new_tokens": 24,
-        "temperature": 0.0, "seed": 0, "threads": 1, "engine": {"name": "onnxruntime"}, "scheme": "float32",
-        "batch_invariant": False,
-    }  # fmt: skip
-    spec |= decoder_graph.export(model, folder)
-    Tokenizer.from_str(words.tokenizer.to_str()).save(str(folder / "tokenizer.json"))
-    listed = {
-        path.name: {"sha256": file_digest(path), "bytes": path.stat().st_size, "encrypted": False}
-        for path in folder.iterdir()
-    }
-    (folder / "bundle.json").write_bytes(files.written({**spec, "files": listed}))
-    return folder
 
 
 NOTED: list[Record] = []

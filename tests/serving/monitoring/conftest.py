@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,8 @@ class World:
         }  # fmt: skip
         self.store, self.rates, self.random = store, dict(rates), np.random.default_rng(seed)
         self.served = {CHAMPION: Arm(CHAMPION, "m", "1", 1.0)}
-        if "challenger" in rates:
-            self.served["challenger"] = Arm("challenger", "m", "2", 0.0)
+        challengers = [name for name in rates if name.startswith("challenger")]
+        self.served |= {name: Arm(name, "m", str(2 + n), 0.0) for n, name in enumerate(challengers)}
         self.calls: list[tuple[str, dict[str, float]]] = []
         self.asked = 0
         self.monitor = Monitor(self.settings, self)
@@ -75,12 +76,14 @@ class World:
         for name, share in shares.items():
             self.served[name] = Arm(name, "m", self.served[name].version, share)
         rest = 1 - sum(arm.weight for arm in self.served.values() if arm.name != CHAMPION)
-        self.served[CHAMPION] = Arm(CHAMPION, "m", "1", rest)
+        self.served[CHAMPION] = replace(self.served[CHAMPION], weight=rest)
         self.configure()
 
-    async def promote(self) -> None:
-        self.calls.append(("promote", {}))
-        self.served = {CHAMPION: Arm(CHAMPION, "m", "2", 1.0)}
+    async def promote(self, arm: str) -> None:
+        self.calls.append(("promote", {"arm": arm}))
+        crowned = Arm(CHAMPION, "m", self.served[arm].version, 1.0)
+        others = {name: replace(one, weight=0.0) for name, one in self.served.items() if name not in (CHAMPION, arm)}
+        self.served = {CHAMPION: crowned, **others}
         self.configure()
 
     async def rollback(self) -> None:

@@ -41,7 +41,7 @@ def test_a_worse_challenger_is_rolled_back_over_two_gateways_with_a_verdict(live
 
 def test_a_challenger_that_is_not_worse_is_promoted_and_judged_anew_as_champion(live: Live, store: Store) -> None:
     async def scenario(world: Any) -> None:
-        await world.until(lambda: ("promote", {}) in world.calls)
+        await world.until(lambda: ("promote", {"arm": "challenger"}) in world.calls)
         await world.second()
         assert world.monitor.judge.experiments == {}
         state = await world.monitor.state()
@@ -50,6 +50,49 @@ def test_a_challenger_that_is_not_worse_is_promoted_and_judged_anew_as_champion(
 
     live(scenario, {CHAMPION: 0.9, "challenger": 0.99}, margin=0.05)
     assert ("experiment", "promote", "agreement") in said(store)
+
+
+def test_of_several_challengers_the_one_that_won_is_promoted_and_the_others_begin_anew(
+    live: Live, store: Store
+) -> None:
+    async def scenario(world: Any) -> None:
+        await world.until(lambda: any(action == "promote" for action, _ in world.calls))
+        assert world.calls[-1] == ("promote", {"arm": "challenger-b"})
+        await world.second()
+        assert {name: arm.version for name, arm in world.served.items()} == {CHAMPION: "3", "challenger": "2"}
+        assert list(world.monitor.judge.experiments) == ["challenger"]
+        assert world.monitor.judge.experiments["challenger"].measures["agreement"].judged <= 40
+        assert world.calls[-1] == ("split", {"challenger": 0.25})
+
+    knobs = {"units": 0.5, "others": {"challenger-b": 0.5}, "ramp": [0.25], "promote": "better"}
+    live(scenario, {CHAMPION: 0.92, "challenger": 0.92, "challenger-b": 1.0}, **knobs)
+    (verdict,) = [one for one in verdicts.read(store, "m") if one.decision == "promote"]
+    assert (verdict.version, verdict.experiment) == ("3", "challenger-b")
+
+
+def test_while_a_promotion_is_under_way_no_other_arm_is_promoted_over_it(live: Live) -> None:
+    async def scenario(world: Any) -> None:
+        ordered: list[str] = []
+
+        async def slow(arm: str) -> None:
+            ordered.append(arm)
+
+        async def refused(arm: str) -> None:
+            ordered.append(arm)
+            raise RaydistillError("not fit")
+
+        world.promote = slow
+        await world.until(lambda: bool(ordered))
+        for _ in range(10):  # gateways still tell of the old champion, and the other arm is as good
+            await world.second()
+        assert len(ordered) == 1
+        world.promote, world.monitor.judge.crowning = refused, False
+        await world.until(lambda: len(ordered) == 2)  # the one before was refused, or is over otherwise
+        assert sorted(ordered) == ["challenger", "challenger-b"]
+        assert not world.monitor.judge.crowning
+
+    knobs = {"units": 0.5, "others": {"challenger-b": 0.5}, "ramp": [0.25], "margin": 0.05}
+    live(scenario, {CHAMPION: 0.95, "challenger": 1.0, "challenger-b": 1.0}, **knobs)
 
 
 def test_a_fall_of_agreement_rolls_back_and_asks_for_new_data_once(live: Live, store: Store) -> None:
