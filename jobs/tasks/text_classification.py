@@ -238,6 +238,10 @@ class TextClassification(OneLabel):
         mask_BS1 = batch["attention_mask"][..., None]
         return (state * mask_BS1).sum(1) / mask_BS1.sum(1)
 
+    def real(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """See `Attentive.real`."""
+        return batch["attention_mask"].bool()
+
     def masked(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """See `Masking.masked`; `check` refuses a vocabulary without a mask."""
         mask = masking.mask_id(self.tokenizer)
