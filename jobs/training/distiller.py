@@ -90,7 +90,7 @@ def _attention(
         keep = torch.tensor(heads, device=mask_BS.device)
         maps_BNSS = maps_BNSS.index_select(1, keep)
         size = own["query"].shape[-1] // count
-        own = {name: _chosen(x.unflatten(-1, (-1, size)), keep, count) for name, x in own.items()}
+        own = {name: _chosen(x.view(*mask_BS.shape, -1, size), keep, count) for name, x in own.items()}
     return {"maps": maps_BNSS * mask_BS[:, None, :, None], "projections": own}
 
 

@@ -33,7 +33,7 @@ def check(recipe: Recipe, stage: Stage, at: str) -> None:
     needs = {name for term in stage.losses for name in LOSSES[term.name].needs}
     if recipe.task not in TOKEN_TASKS or stage.layers is None or not needs & {*MAPS, *PROJECTIONS}:
         return
-    sides = [("teacher", recipe.teacher, stage.layers.teacher_heads)]
+    sides: list[tuple[str, ModelSection, list[int]]] = [("teacher", recipe.teacher, stage.layers.teacher_heads)]
     if recipe.student.init is None:  # else it is made of the teacher's layers
         sides.append(("student", recipe.student, stage.layers.student_heads))
     for name, section, chosen in sides:
@@ -58,9 +58,10 @@ def _heads(name: str, section: ModelSection, at: str) -> Heads:
 
     from serving.models import layers, weights
 
+    auto: Any = AutoModel
     config: Any = AutoConfig.from_pretrained(weights.locate(section.weights))
     with torch.device("meta"):
-        bare: Any = AutoModel.from_config(config)
+        bare = auto.from_config(config)
     try:
         layers.projections_of(layers.blocks(SimpleNamespace(encoder=bare, model=bare))[0])
     except ValueError:
