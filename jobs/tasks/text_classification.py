@@ -206,7 +206,7 @@ class TextClassification(OneLabel):
 
     def save(self, network: nn.Module, folder: Path) -> None:
         """See `Task.save`."""
-        encoder.save(network, folder)
+        encoder.save(network, folder, self.spec["labels"])
         self.tokenizer.save(str(folder / "tokenizer.json"))
         (folder / "task.json").write_text(json.dumps(self.spec))
 
