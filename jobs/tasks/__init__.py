@@ -114,6 +114,17 @@ class Pictured(Protocol):
 
 
 @runtime_checkable
+class Attentive(Protocol):
+    """A task whose networks show query, key and value: what attention_transfer and relation_transfer read of tokens.
+
+    The recipe check knows them by `losses.TOKEN_TASKS`.
+    """
+
+    def real(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Which positions of a batch are tokens and no padding, bool [B, S]."""
+
+
+@runtime_checkable
 class Masking(Protocol):
     """A task whose networks can be asked for hidden tokens: what loss masked_tokens reads."""
 

@@ -189,7 +189,7 @@ class ImageClassification(OneLabel):
 
     def save(self, network: nn.Module, folder: Path) -> None:
         """See `Task.save`."""
-        image_nets.save(network, folder)
+        image_nets.save(network, folder, self.spec["labels"])
         (folder / "task.json").write_text(json.dumps(self.spec))
 
     def hidden_size(self, network: nn.Module) -> int:

@@ -206,7 +206,7 @@ class TextClassification(OneLabel):
 
     def save(self, network: nn.Module, folder: Path) -> None:
         """See `Task.save`."""
-        encoder.save(network, folder)
+        encoder.save(network, folder, self.spec["labels"])
         self.tokenizer.save(str(folder / "tokenizer.json"))
         (folder / "task.json").write_text(json.dumps(self.spec))
 
@@ -237,6 +237,10 @@ class TextClassification(OneLabel):
         """See `Layered.at_positions`: the mean of a row's token states."""
         mask_BS1 = batch["attention_mask"][..., None]
         return (state * mask_BS1).sum(1) / mask_BS1.sum(1)
+
+    def real(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """See `Attentive.real`."""
+        return batch["attention_mask"].bool()
 
     def masked(self, network: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """See `Masking.masked`; `check` refuses a vocabulary without a mask."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from jobs import tasks
 from jobs.training.losses.input_gradient import gradient_of
-from serving.models import layers
+from serving.models import layers, rotary
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,14 @@ def look(task: tasks.Task, network: nn.Module, batch: Mapping[str, Tensor], view
     assert isinstance(task, tasks.Layered)
     with layers.captured(task.blocks(network), view.numbers, view.attention) as seen:
         logits_QV, hidden_QW = task.scored(network, batch)
-    shown = []
-    for own in seen:
+    shown, blocks = [], task.blocks(network)
+    for number, own in zip(view.numbers, seen, strict=True):
         features = task.at_positions(own.states[-1], batch)
         one = {"features": features, "maps": features if features.dim() == 4 else None, "projections": None}
         if view.attention:
-            one |= _attention(network, own.projections, batch, view.heads)
+            assert isinstance(task, tasks.Attentive)
+            block = blocks[layers.place(number, len(blocks))]
+            one |= _attention((network, block), own.projections, task.real(batch), view.heads)
         shown.append(one)
     return {"logits": logits_QV, "hidden": hidden_QW, "layers": shown}
 
@@ -71,17 +73,30 @@ def _detached(shown: Any) -> Any:
 
 
 def _attention(
-    network: Any, projections: Mapping[str, Tensor], batch: Mapping[str, Tensor], heads: Sequence[int]
+    where: tuple[Any, Any], projections: Mapping[str, Tensor], mask_BS: Tensor, heads: Sequence[int]
 ) -> dict[str, Any]:
-    """Attention maps [B, N, S, S] and projections {query, key, value: [B, S, W]} of the chosen heads; padding 0."""
-    count, mask_BS = network.config.num_attention_heads, batch["attention_mask"].bool()
-    own = dict(projections)
+    """Attention maps [B, N, S, S] and projections {query, key, value: [B, S, W]} of the chosen heads; padding 0.
+
+    `where`: the network and the layer. Key/value heads that several query heads share stand once per query head where
+    heads are chosen.
+    """
+    network, block = where
+    count, own = network.config.num_attention_heads, dict(projections)
+    if rotary.turns(network):
+        maps_BNSS = rotary.attention(network, block, own, mask_BS)
+    else:
+        maps_BNSS = layers.attention(own, count, mask_BS)
     if heads:
         keep = torch.tensor(heads, device=mask_BS.device)
-        own = {name: x.view(*mask_BS.shape, count, -1).index_select(2, keep).flatten(2) for name, x in own.items()}
-        count = len(heads)
-    maps_BNSS = layers.attention(own, count, mask_BS) * mask_BS[:, None, :, None]
-    return {"maps": maps_BNSS, "projections": own}
+        maps_BNSS = maps_BNSS.index_select(1, keep)
+        size = own["query"].shape[-1] // count
+        own = {name: _chosen(x.view(*mask_BS.shape, -1, size), keep, count) for name, x in own.items()}
+    return {"maps": maps_BNSS * mask_BS[:, None, :, None], "projections": own}
+
+
+def _chosen(x_BSKD: Tensor, keep: Tensor, count: int) -> Tensor:
+    """The heads that query heads `keep` (of `count`) read, side by side."""
+    return x_BSKD.index_select(2, keep * x_BSKD.shape[2] // count).flatten(2)
 
 
 class Distiller(nn.Module):

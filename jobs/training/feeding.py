@@ -64,7 +64,7 @@ class Feed:
             target_counts_V=None if self.counts_V is None else self.counts_V.to(logits_QV.device),
             masked_logits_MV=masked[0],
             masked_targets_M=masked[1],
-            mask_BS=batch["attention_mask"].bool() if self.meeting.own.attention else None,
+            mask_BS=self._real(batch),
             student_slopes=outputs.get("slopes"),
             teacher_slopes=teacher.get("slopes"),
             pairs=self._pairs(outputs, lifted, teacher["layers"] or self._cached(batch)),
@@ -79,6 +79,12 @@ class Feed:
         if hidden is not None and hidden.dim() == 3:  # [Q, L, H], several layers
             hidden = hidden[:, -1]
         return {"logits": batch.get("teacher_logits"), "hidden": hidden, "layers": []}
+
+    def _real(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+        if not self.meeting.own.attention:
+            return None
+        assert isinstance(self.task, tasks.Attentive)
+        return self.task.real(batch)
 
     def _cached(self, batch: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         states = self.meeting.states(batch)

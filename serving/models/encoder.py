@@ -1,7 +1,7 @@
 """Text encoder with a linear head over the mean of its token states: the classifier that is trained and served.
 
-A folder holds the encoder as Hugging Face writes it (`config.json`, `model.safetensors`, loadable by plain `AutoModel`)
-and beside it the head in `head.safetensors`.
+A folder holds encoder and head in one `model.safetensors`, named as Hugging Face names a classifier's: plain
+`AutoModel` reads the encoder, and with the code beside it (`published`) `AutoModelForSequenceClassification` the whole.
 
 Shape legend: B rows, S tokens, V vocabulary, E the teacher's embedding width, H hidden size, C classes, R all rows.
 """
@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from cluster.errors import StepFailed
 from cluster.recipe.base import Section
 from serving.engines import Engine
-from serving.models import tracing
+from serving.models import published, tracing
 from serving.models.weights import locate
 
-HEAD = "head.safetensors"
+HEAD, WEIGHTS = "head.safetensors", "model.safetensors"
 TRIED = 64  # tokens of the longest row that an exported graph is checked with
 TOLERANCE = 1e-4  # largest difference of an exported graph, per unit of the largest logit; a correct one shows 1e-6
 
@@ -148,15 +148,16 @@ def principal(table_VE: Tensor, width: int) -> Tensor:
     return coordinates_VK.float()
 
 
-def save(model: nn.Module, folder: Path) -> None:
-    """Write encoder and head as float32, whatever they were trained in."""
-    from safetensors.torch import save_file
-
+def save(model: nn.Module, folder: Path, labels: Sequence[str] = ()) -> None:
+    """Write encoder and head as float32, whatever they were trained in, and the code that plain transformers reads both
+    with; `labels` name the classes in it."""
     own: Any = model
-    encoder, head = (_plain(part.state_dict()) for part in (own.encoder, own.head))
+    inner = own.encoder.base_model_prefix
+    state = {f"{inner}.{name}": value for name, value in _plain(own.encoder.state_dict()).items()}
+    state |= {f"{published.HEAD}.{name}": value for name, value in _plain(own.head.state_dict()).items()}
     with quiet():
-        own.encoder.save_pretrained(str(folder), state_dict=encoder)
-    save_file(head, str(folder / HEAD))
+        own.encoder.save_pretrained(str(folder), state_dict=state)
+    published.texts(folder, type(own.config).__name__, own.head.out_features, labels)
 
 
 def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -165,12 +166,20 @@ def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def load(folder: str | Path) -> TextClassifier:
     """The classifier of a folder written by `save`, in evaluation mode."""
-    from safetensors.torch import load_file
-
-    head = load_file(str(Path(folder) / HEAD))
+    head = _head(Path(folder))
     model = TextClassifier(bare_of(str(folder)), len(head["bias"]))
     model.head.load_state_dict(head)
     return model.eval()
+
+
+def _head(folder: Path) -> dict[str, Tensor]:
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    if (folder / HEAD).is_file():  # folders of before 0.8 kept the head in a file of its own
+        return load_file(str(folder / HEAD))
+    with safe_open(str(folder / WEIGHTS), "pt") as file:
+        return {name: file.get_tensor(f"{published.HEAD}.{name}") for name in ("weight", "bias")}
 
 
 def bare_of(source: str) -> Any:

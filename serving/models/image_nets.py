@@ -1,8 +1,8 @@
 """Picture classifiers by architecture: a network that makes feature maps, and a linear head over their mean.
 
-A folder holds `config.json` (architecture, sizes, picture) and `model.safetensors` (every weight and running mean of
-backbone and head). A new architecture is one file and one line in `BACKBONES`. Of several workers the running means are
-the first one's, over its own rows.
+A folder holds `config.json` (architecture, sizes, picture), `model.safetensors` (every weight and running mean of
+backbone and head) and the code that plain transformers reads them with (`published`). A new architecture is one file
+and one line in `BACKBONES`. Of several workers the running means are the first one's, over its own rows.
 
 Shape legend: B rows, R all rows, S pixels a side, C channels, H and W sides of a feature map, V classes, F features.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from cluster.errors import DataError, StepFailed
 from cluster.recipe.base import Section
 from serving.bundle.image_classes import Frame, values
 from serving.engines import Engine
-from serving.models import pretrained_pictures, resnet, separable, tracing
+from serving.models import networks, pretrained_pictures, published, resnet, separable, tracing
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 TOLERANCE = 1e-4  # largest difference of an exported graph, per unit of the largest logit; a correct one shows 1e-6
@@ -39,9 +39,9 @@ class Backbone:
 
 
 BACKBONES: Mapping[str, Backbone] = {
-    "resnet": Backbone(resnet.ResNetParams, resnet.ResNet),
-    "pretrained": Backbone(pretrained_pictures.PretrainedParams, pretrained_pictures.Pretrained),
-    "separable": Backbone(separable.SeparableParams, separable.Separable),
+    "resnet": Backbone(resnet.ResNetParams, networks.ResNet),
+    "pretrained": Backbone(pretrained_pictures.PretrainedParams, networks.Pretrained),
+    "separable": Backbone(separable.SeparableParams, networks.Separable),
 }
 
 
@@ -75,8 +75,9 @@ def build(architecture: str, params: Mapping[str, Any], frame: Frame, classes: i
     return ImageClassifier(architecture, params, frame, classes)
 
 
-def save(model: nn.Module, folder: Path) -> None:
-    """Write weights (float32, whatever they were trained in) and `config.json`."""
+def save(model: nn.Module, folder: Path, labels: Sequence[str] = ()) -> None:
+    """Write weights (float32, whatever they were trained in), `config.json`, and the code that plain transformers reads
+    both with (`published`); `labels` name the classes in it."""
     from safetensors.torch import save_file
 
     own: Any = model
@@ -88,6 +89,8 @@ def save(model: nn.Module, folder: Path) -> None:
     save_file(state, str(folder / WEIGHTS), metadata={"format": "pt"})
     config = {"architecture": own.architecture, "params": own.params, "picture": asdict(own.frame),
               "classes": own.head.out_features}  # fmt: skip
+    if type(own.backbone).__module__ == networks.__name__:  # the file that goes with the weights
+        config |= published.pictures(folder, own.head.out_features, labels)
     (folder / CONFIG).write_text(json.dumps(config, indent=1))
 
 

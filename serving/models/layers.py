@@ -17,6 +17,7 @@ from torch import Tensor, nn
 PROJECTIONS = (
     {"query": "query", "key": "key", "value": "value"},
     {"query": "q_proj", "key": "k_proj", "value": "v_proj"},
+    {"query": "q_lin", "key": "k_lin", "value": "v_lin"},
 )
 # Where families of transformers keep their layers, from the outside of our models.
 PATHS = (
@@ -53,7 +54,7 @@ def captured(own: Sequence[nn.Module], numbers: Sequence[int], projections: bool
         yield seen
 
 
-def blocks(model: nn.Module) -> Sequence[nn.Module]:
+def blocks(model: Any) -> Sequence[nn.Module]:
     """The layers of a transformer in order. Raises ValueError where they are not found."""
     for path in PATHS:
         found: Any = model

@@ -150,9 +150,7 @@ def test_one_client(gateway: str, fastapi: str, bundle: Path, tmp_path: Path, re
                 rounds[name].append(load.p50)
     median = {name: statistics.median(values) for name, values in rounds.items()}
     over = median["gateway"] - median["raw"]
-    what = (
-        "p50 of POST /v1/predict over the raw in-process model, one client (wrk), fused, median of rounds"
-    )
+    what = "p50 of POST /v1/predict over the raw in-process model, one client (wrk), fused, median of rounds"
     record("serving.overhead", what, over, "ms", peer="bare uvicorn + FastAPI, over the same raw model",
            peer_value=median["fastapi"] - median["raw"], bar="< 1.5", passed=over < 1.5, rounds=rounds)  # fmt: skip
     what = "p50 of POST /v1/predict, one client (wrk), fused, against bare FastAPI + the same engine in a thread"

@@ -53,6 +53,15 @@ def batch(columns: Columns, rows: np.ndarray) -> dict[str, Tensor]:
     return {name: torch.from_numpy(value) for name, value in arrays.items()}
 
 
+def real(batch: Mapping[str, Tensor]) -> Tensor:
+    """Which positions hold tokens, bool [B, S]: those up to a row's last scored one, for an answer ends its row."""
+    ids_BS, scored_Q = batch["input_ids"], batch["scored"]
+    rows, width = ids_BS.shape
+    last_B = torch.zeros(rows, dtype=torch.long, device=ids_BS.device)
+    last_B.scatter_reduce_(0, scored_Q // width, scored_Q % width, "amax")
+    return torch.arange(width, device=ids_BS.device) <= last_B[:, None]
+
+
 def positions(columns: Columns, rows: np.ndarray) -> int:
     """Q of these rows."""
     return int(columns["answer"][rows].sum())

@@ -252,6 +252,10 @@ class TextGeneration:
         """See `jobs.tasks.Layered.at_positions`."""
         return state.flatten(0, 1)[batch["scored"]]
 
+    def real(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """See `jobs.tasks.Attentive.real`."""
+        return text_generation_rows.real(batch)
+
     def on_policy(
         self, student: nn.Module, teacher: nn.Module, columns: Columns, rows: np.ndarray, draw: Draw
     ) -> Mapping[str, Tensor]:

@@ -103,7 +103,8 @@ LOGITS, ADAPTED, PLAIN = (
 
 MAPS, PROJECTIONS = ("student_maps_BCHW", "teacher_maps_BDHW"), ("student_projections", "teacher_projections")
 SLOPES = ("student_slopes", "teacher_slopes")
-TOKEN_TASKS = ("text_classification",)  # their networks read tokens with an attention_mask and show their attention
+# Tasks whose networks show query, key and value of every layer (`jobs.tasks.Attentive`); a picture's maps are features.
+TOKEN_TASKS, MAPPED = ("retrieval", "text_classification", "text_generation"), ("image_classification",)
 PAIRED = {*ADAPTED, *PLAIN, *MAPS, *PROJECTIONS}
 
 LOSSES: dict[str, Loss] = {
@@ -197,7 +198,8 @@ def _inside(recipe: Recipe, stage: Stage) -> dict[str, str]:
     elif not stage.live_teacher and texts:
         missing |= dict.fromkeys((*MAPS, *PROJECTIONS), "attention is not cached: the stage has live_teacher: false")
     if not texts:
-        missing |= dict.fromkeys(PROJECTIONS, f"{recipe.task} shows no attention")
+        told = f"networks of {recipe.task} show none; tasks {', '.join(TOKEN_TASKS)} do"
+        missing |= dict.fromkeys(PROJECTIONS if recipe.task in MAPPED else (*MAPS, *PROJECTIONS), told)
     if recipe.task != "text_classification":
         missing |= dict.fromkeys(("masked_logits_MV", "masked_targets_M"), f"{recipe.task} hides no tokens")
     if recipe.task != "image_classification":

@@ -8,6 +8,7 @@ from cluster.recipe.training import TrainingSection
 from jobs import tasks
 from jobs.quantize import aware
 from jobs.training import losses, on_policy
+from jobs.training.stages import attention
 from serving import teachers
 
 
@@ -22,6 +23,7 @@ def check(recipe: Recipe, where: str, section: TrainingSection) -> None:
             if where == "fit":
                 _alone(stage, at)
             _layers(recipe, stage, at)
+            attention.check(recipe, stage, at)
             on_policy.check(recipe, section, stage, tasks.of(recipe), at)
             _engine(section, stage, at)
             if stage.quantize:

@@ -23,6 +23,7 @@ from jobs.tasks.soft_labels import record
 from jobs.training import table
 from jobs.training.loop import Job
 from jobs.training.runner import run_local
+from jobs.training.stages.check import check
 from serving.bundle import predict
 from serving.bundle.answer import Answer
 from serving.models import dual_encoder
@@ -245,3 +246,27 @@ def test_a_dual_encoder_is_cut_like_any_encoder(recipe_of: Callable[..., Recipe]
     network = students.begin(recipe, tasks.of(recipe), teacher)
     assert isinstance(network, dual_encoder.DualEncoder)
     assert network.config.hidden_size == 16
+
+
+@pytest.mark.parametrize("loss", [{"name": "attention_transfer"}, {"name": "relation_transfer"}])
+def test_questions_show_their_attention_to_a_stage_with_layers(
+    recipe_of: Callable[..., Recipe], teacher: Path, tmp_path: Path, loss: dict[str, Any]
+) -> None:
+    stage = {"name": "one", "epochs": 4, "learning_rate": 0.01, "losses": [loss], "live_teacher": True,
+             "layers": {"map": "last_k"}}  # fmt: skip
+    recipe = recipe_of(distill={"batch_size": 8, "stages": [stage]})
+    check(recipe, "distill", recipe.distill)
+    task = tasks.of(recipe)
+    requests, labels = answered(task, teacher)
+    initial = tmp_path / "initial"
+    initial.mkdir()
+    task.save(task.build(recipe.student, 0, teacher), initial)
+    table.write(tmp_path / "rows.arrow", task.pack(requests, labels, true_labels=False))
+    table.write(tmp_path / "validation.arrow", task.validation_columns())
+    job = Job(
+        recipe=recipe, arm="distill", initial=str(initial), table=str(tmp_path / "rows.arrow"),
+        validation=str(tmp_path / "validation.arrow"), stages=recipe.distill.active, batch_size=8,
+        engine=recipe.distill.engine, teacher_hidden=32, teacher=str(teacher),
+    )  # fmt: skip
+    points = [point["loss"] for point in run_local(job, tmp_path / "run").progress["curve"]]
+    assert points[-1] < points[0]
