@@ -133,7 +133,7 @@ def _robustness(axes: Axes, report: Report) -> None:
 
 
 def _transfer_height(report: Report) -> float | None:
-    return None if report["transfer"] is None or not report["transfer"]["agreement_by_confidence"] else 3.4
+    return 3.4 if report["transfer"] and report["transfer"]["agreement_by_confidence"] else None
 
 
 def _transfer(axes: Axes, report: Report) -> None:

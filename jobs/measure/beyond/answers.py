@@ -82,8 +82,8 @@ def transfer_part(setting: Setting) -> dict[str, Any]:
     if found["cka"] is None:
         absent = "the teacher's network is not here, or the task does not show its layers"
         setting.report["not_measured"]["cka"] = absent if rows else "evaluate.transfer_rows is 0"
-    if recipe.task == GENERATED:
-        return found
+    if recipe.task == GENERATED:  # next tokens: there is no row that is right or wrong
+        return {**found, "agreement_by_confidence": [], "of_teacher_right": None, "of_teacher_wrong": None}
     texts = {name: asked[name].texts for name in (STUDENT, STUDENT_INT8)}
     sure = np.array([answer.confidence for answer in asked[TEACHER].answers])
     return {
