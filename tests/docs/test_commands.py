@@ -32,7 +32,7 @@ RUN: dict[str, tuple[str, str]] = {
     "jobs distill": ("tests/docs/test_tutorial.py", "ALONE"),
     "jobs evaluate": ("tests/docs/test_tutorial.py", "ALONE"),
     "jobs export": ("tests/docs/test_tutorial.py", "ALONE"),
-    "jobs federate": ("tests/jobs/training/test_federation.py", "simulate.run("),
+    "jobs federate": ("tests/jobs/training/test_federation.py", '"federate"'),
     "jobs fit": ("tests/docs/test_tutorial.py", "ALONE"),
     "jobs generate": ("tests/docs/test_tutorial.py", "ALONE"),
     "jobs promote": ("tests/docs/test_tutorial.py", "ALONE"),

@@ -1,6 +1,9 @@
 """Sites that share soft labels alone: who holds what, what noise promises, and what a student learns from them."""
 
+import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from cluster.recipe import Recipe, load
 from cluster.store import Store
 from jobs.training.federation import privacy, simulate, sites
 
+ROOT = Path(__file__).resolve().parents[3]
 SMALL = [
     "teacher.params={stem: 8, widths: [12, 16], depths: [1, 1]}",
     "student.params={stem: 4, widths: [8, 12], strides: [1, 2]}",
@@ -135,6 +139,14 @@ def test_the_sites_together_answer_better_than_each_alone_and_a_student_learns_f
     assert (facts["privacy"]["epsilon"], facts["privacy"]["sigma"]) == (None, 0.0)
     assert (made.path() / "hf" / "model.safetensors").is_file()
     assert simulate.run(recipe, store, simulate.Federation(sites=3, skew=1.0)).id == made.id
+    sets = [word for one in SMALL for word in ("--set", one)]
+    words = ["federate", "image_classification", "--sites", "3", "--skew", "1", "--store", str(tmp_path), *sets]
+    command = [sys.executable, "-m", "jobs", *words]
+    told = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, text=True, check=True)
+    answer = json.loads(told.stdout)
+    assert answer["federated"] == made.id and answer["label_accuracy"] == facts["label_accuracy"]
+    people = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "is not bounded" in people.stdout + people.stderr
 
 
 def test_a_strong_promise_over_many_rows_leaves_few_sites_nothing_to_say() -> None:
