@@ -14,19 +14,18 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cluster import pauses
-from cluster.errors import GateFailed, InputError, MismatchError, RaydistillError
+from cluster.errors import GateFailed, InputError, RaydistillError
 from cluster.pauses import Pause
 from cluster.recipe import Recipe
 from cluster.recipe.watch import Schedule
 from cluster.registry import Registry
 from cluster.store import Artifact, Store
-from jobs import pipeline, promote, tasks
+from jobs import pipeline, promote
 from jobs.after.watching import alarms, mining, rounds
 from jobs.before import continued
 from jobs.data.items import item_of
 from jobs.step import run_name
 from serving.bundle import predict
-from serving.traffic import log as traffic
 from serving.traffic.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -57,14 +56,8 @@ def once(recipe: Recipe, store: Store, watcher: Watcher) -> dict[str, Any]:
 
 
 def check(recipe: Recipe) -> None:
-    """Refuse a recipe whose student no round could repair: one that cannot be continued, or that is shown what the
-    traffic log does not keep. Raises MismatchError."""
+    """Refuse a recipe whose student no round could repair: one that cannot be continued. Raises MismatchError."""
     continued.check_task(recipe, "watch: no round can repair this student")
-    task = tasks.of(recipe)
-    if unkept := sorted(set(task.media) - set(traffic.MEDIA)):
-        what = f"watch: no round can repair this student: the traffic log keeps no {' and no '.join(unkept)}"
-        hint = "put such rows into the recipe's data, then a whole run: python -m jobs run RECIPE"
-        raise MismatchError(what, got=", ".join(task.media), expected=", ".join(traffic.MEDIA), hint=hint)
 
 
 def repair(recipe: Recipe, store: Store, watcher: Watcher, verdict: Verdict) -> dict[str, Any]:

@@ -12,7 +12,7 @@ class TrafficSection(Section):
     """The log of requests and answers in the store, Parquet files below `traffic/MODEL/`."""
 
     share: float = Field(1.0, ge=0.0, le=1.0, description="Requests that are kept, by a hash of their id (0..1).")
-    media: bool = Field(True, description="Keep pictures too; hard samples can be asked again only where they are.")
+    media: bool = Field(True, description="Keep pictures, sounds and videos; what is not kept cannot be asked again.")
     pii: Literal["mask", "drop", "keep"] = Field(
         "mask", description="Texts with personal data: masked, not written at all, or written as they are."
     )

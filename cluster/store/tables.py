@@ -39,7 +39,8 @@ def append(store: Store, table: str, model: str, rows: Sequence[Mapping[str, Any
 def read(store: Store, table: str, model: str, since_ms: int = 0) -> pa.Table:
     """All rows in the order of their files, of files written at `since_ms` or later; no rows where nothing was written.
 
-    A file that is removed meanwhile is passed over. Raises ArtifactMismatch on a file of another schema.
+    A file that is removed meanwhile is passed over; a column that came after it was written, and may be null, is null
+    in its rows. Raises ArtifactMismatch on a file of another schema.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -50,10 +51,19 @@ def read(store: Store, table: str, model: str, since_ms: int = 0) -> pa.Table:
             continue
         data = store.read_file(key)
         if data is not None:
-            one = pq.read_table(io.BytesIO(data))
+            one = _completed(pq.read_table(io.BytesIO(data)), table)
             schema.check(one, table)
             found.append(one.select(schema.schema(table).names))
     return pa.concat_tables([one.replace_schema_metadata(found[0].schema.metadata) for one in found])
+
+
+def _completed(rows: pa.Table, table: str) -> pa.Table:
+    import pyarrow as pa
+
+    for field in schema.schema(table):
+        if field.nullable and field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    return rows
 
 
 def expire(store: Store, table: str, model: str, before_ms: int) -> int:

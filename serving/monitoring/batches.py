@@ -48,6 +48,8 @@ def row(record: Record, experiment: str | None, unit: str) -> dict[str, Any]:
         "request_id": record.request_id, "at": record.at_ms, "unit": unit, "experiment": experiment,
         "arm": record.arm, "model": record.model, "version": record.version,
         "prompt": item.get("text"), "images": list(item["images"]) if item.get("images") else None,
+        "audio": item.get("audio"), "frames": list(item["frames"]) if item.get("frames") else None,
+        "fps": item.get("fps"),
         "answer": answer.text if answer else None, "confidence": answer.confidence if answer else None,
         "fell_back": record.fell_back, "reason": record.reason or (None if answer else record.outcome),
         "latency_ms": record.latency_ms, "teacher_answer": answer.text if answer and record.fell_back else None,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TABLE = "traffic"
-MEDIA = ("text", "image")  # of what a request may show, what a row keeps
+MEDIA = ("images", "audio", "frames", "fps")
 TEXTS = ("prompt", "answer", "teacher_answer", "shadow_answer", "label")
 DAY_MS = 86_400_000
 STOP_S = 10.0
@@ -42,12 +42,12 @@ def kept(request_id: str, share: float) -> bool:
 def clean(row: Mapping[str, Any], section: TrafficSection) -> dict[str, Any] | None:
     """The row as it may be written: personal data masked, or None where the policy drops the row.
 
-    `drop` keeps nothing of a request whose texts hold personal data; pictures are never looked into, and are left out
-    where `media` is false.
+    `drop` keeps nothing of a request whose texts hold personal data; pictures, sounds and videos are never looked into,
+    and are left out where `media` is false.
     """
     made = dict(row)
     if not section.media:
-        made.pop("images", None)
+        made = {name: value for name, value in made.items() if name not in MEDIA}
     if section.pii == "keep":
         return made
     for name in TEXTS:

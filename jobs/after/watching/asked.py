@@ -18,7 +18,10 @@ from cluster.canonical import digest
 from cluster.recipe import Recipe
 from jobs import tasks
 from jobs.data import augment, cells
+from jobs.data.items import COLUMNS
+from jobs.data.judging import EVALUATED
 from jobs.tasks import Pictured, Task
+from serving.bundle import sounds
 
 ORIGIN = "traffic"  # the `template` of a mined request
 
@@ -26,18 +29,19 @@ ORIGIN = "traffic"  # the `template` of a mined request
 def mined(recipe: Recipe, task: Task, own: pa.Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Requests of mined rows with the column `reference`, each once, in their order; `own` are the task's.
 
-    Left out is what shows a picture (without pictures: the text) of a validation or test row. A true answer that is
-    none of the task's classes counts as not known; the slice is that of the task's rows with the same question.
+    Left out is what shows a picture, sound or frame (without any: the text) of a validation or test row. A true answer
+    that is none of the task's classes counts as not known; the slice is that of the task's rows with the same question.
     """
-    forbidden = {key for split in ("validation", "test") for key in _shown(task, task.requests(split))}
+    evaluated = [row for split in EVALUATED for row in task.requests(split).select([*COLUMNS]).to_pylist()]
+    forbidden = {key for row in evaluated for key in _keys(row | _media(task, row))}
     slice_of, found = _Slices(own), dict[tuple[Any, ...], dict[str, Any]]()
     for number, row in enumerate(rows):
-        images = [_picture(task, data) for data in row["images"] or ()]
-        if not forbidden.isdisjoint(images or [cells.folded(row["prompt"])]):
+        shown = {"prompt": row["prompt"]} | _media(task, row)
+        if not forbidden.isdisjoint(_keys(shown)):
             continue
-        made = _request(recipe, row, images, number) | _truth(task, row["label"])
-        made |= {"slice": slice_of(row["prompt"], len(images)), "reference": row["reference"]}
-        found.setdefault((cells.folded(row["prompt"]), *images), made)
+        made = _request(recipe, shown, number) | _truth(task, row["label"])
+        made |= {"slice": slice_of(shown), "reference": row["reference"]}
+        found.setdefault((cells.folded(row["prompt"]), *_keys(shown)), made)
     columns = pa.schema([*schema.schema("requests"), pa.field("reference", pa.string())])
     return pa.Table.from_pylist(list(found.values()), schema=columns)
 
@@ -63,27 +67,33 @@ def old(recipe: Recipe, task: Task, own: pa.Table) -> pa.Table:
 
 
 class _Slices:
-    """The slice that a request belongs to: of the task's requests with the same question the commonest, else of those
-    with as many pictures, else of all."""
+    """The slice that a request belongs to: the commonest of the task's requests with the same question and kinds of
+    media, else of those with these media, else of all."""
 
     def __init__(self, own: pa.Table) -> None:
         self._known: defaultdict[Any, Counter[str]] = defaultdict(Counter)
-        for row in own.select(["prompt", "images", "slice"]).to_pylist():
-            for key in (cells.folded(row["prompt"]), len(row["images"] or ()), None):
+        for row in own.select([*COLUMNS, "slice"]).to_pylist():
+            for key in self._likeness(row):
                 self._known[key][row["slice"]] += 1
 
-    def __call__(self, prompt: str, pictures: int) -> str:
-        keys = (cells.folded(prompt), pictures, None)
-        return next(self._known[key].most_common(1)[0][0] for key in keys if key in self._known)
+    def __call__(self, row: Mapping[str, Any]) -> str:
+        return next(self._known[key].most_common(1)[0][0] for key in self._likeness(row) if key in self._known)
+
+    def _likeness(self, row: Mapping[str, Any]) -> list[Any]:
+        """What rows of a slice have in common, the closest likeness first."""
+        media = len(row["images"] or ()), row["audio"] is not None, bool(row["frames"])
+        return [(cells.folded(row["prompt"]), *media), media, None]
 
 
-def _request(recipe: Recipe, row: Mapping[str, Any], images: Sequence[bytes], number: int) -> dict[str, Any]:
+def _request(recipe: Recipe, shown: Mapping[str, Any], number: int) -> dict[str, Any]:
     temperature, seed = recipe.generate.temperature, recipe.seed + recipe.generate.seed
-    identity = [row["prompt"], [one.hex() for one in images], ORIGIN, temperature, seed]
+    pictured = bool(shown["images"] or shown["frames"])
+    keys = [one if isinstance(one, str) else one.hex() for one in _keys(shown)]
+    identity = [shown["prompt"], keys, shown["fps"], ORIGIN, temperature, seed]
     return {
-        "sample_id": digest(identity)[:16], "split": "train", "template": ORIGIN, "prompt": row["prompt"],
-        "images": list(images) or None, "image_format": "png" if images else None, "seed_row": -1 - number, "view": 0,
-        "draw": 0, "temperature": temperature, "seed": seed,
+        **shown, "sample_id": digest(identity)[:16], "split": "train", "template": ORIGIN,
+        "image_format": "png" if pictured else None, "seed_row": -1 - number, "view": 0, "draw": 0,
+        "temperature": temperature, "seed": seed,
     }  # fmt: skip
 
 
@@ -94,12 +104,17 @@ def _truth(task: Task, label: str | None) -> dict[str, Any]:
     return {"label": classes.index(label), "label_name": label} if label in classes else {}
 
 
-def _shown(task: Task, requests: pa.Table) -> set[bytes | str]:
-    """The pictures of requests, as `_picture` has them, and the texts of those without."""
-    out = set[bytes | str]()
-    for row in requests.select(["prompt", "images"]).to_pylist():
-        out |= {_picture(task, data) for data in row["images"]} if row["images"] else {cells.folded(row["prompt"])}
-    return out
+def _media(task: Task, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's media, each written the same way whatever file it came in; null where there are none."""
+    audio = None if row["audio"] is None else sounds.wav(*sounds.read_wav(row["audio"]))
+    pictures = {name: [_picture(task, data) for data in row[name] or ()] or None for name in ("images", "frames")}
+    return {**pictures, "audio": audio, "fps": row["fps"] if row["frames"] else None}
+
+
+def _keys(shown: Mapping[str, Any]) -> list[bytes | str]:
+    """Every picture, sound and frame of a row as `_media` writes it; the text of a row without any."""
+    media = [*(shown["images"] or ()), *(shown["frames"] or ()), *([shown["audio"]] if shown["audio"] else ())]
+    return media or [cells.folded(shown["prompt"])]
 
 
 def _picture(task: Task, data: bytes) -> bytes:

@@ -18,6 +18,7 @@ from jobs.after.watching import asked, mining, rounds
 from jobs.data.answers import Answerer, labels_of
 from serving.bundle.image_classes import Frame, read
 from serving.traffic import verdicts
+from serving.traffic.log import MEDIA
 from serving.traffic.verdicts import Verdict
 
 MakeRecipe = Callable[..., Recipe]
@@ -43,8 +44,8 @@ def served(store: Store, model: str, asked_: pa.Table, wrong: Callable[[Mapping[
     for number, row in enumerate(asked_.to_pylist()):
         answer = wrong(row) or row["label_name"]
         rows.append({"request_id": f"r{number}", "at": 1000 + number, "model": model, "version": "1", "arm": "champion",
-                     "prompt": row["prompt"] or None, "images": row["images"], "answer": answer, "confidence": 0.9,
-                     "fell_back": False, "latency_ms": 1.0, "label": row["label_name"]})  # fmt: skip
+                     "prompt": row["prompt"] or None, **{name: row[name] for name in MEDIA}, "answer": answer,
+                     "confidence": 0.9, "fell_back": False, "latency_ms": 1.0, "label": row["label_name"]})  # fmt: skip
     tables.append(store, "traffic", model, rows, 2000)
 
 
@@ -164,11 +165,23 @@ def test_what_only_test_rows_show_is_no_round(tiny_digits: MakeRecipe, store: St
         built(store, recipe)
 
 
-@pytest.mark.parametrize("name", ["language_model", "video"])
-def test_a_student_that_no_round_could_repair_is_refused_before_anything_is_paused(
-    name: str, store: Store, quiet: Any
-) -> None:
-    recipe = load(name, WATCHED)
+def test_mined_videos_are_asked_again_in_the_slice_of_their_media(store: Store) -> None:
+    small = ["data.params.clips={train: 200, validation: 40, test: 60}", *WATCHED]
+    recipe = load("video", ["generate.samples=40", *small])
+    task = tasks.of(recipe)
+    assert "video" in task.media
+    fresh = tasks.of(load("video", ["generate.samples=30", "generate.seed=7", *small])).requests("train")
+    served(store, recipe.promote.model_name, fresh, lambda row: "nothing")
+    own = rounds.recipe_of(round_ := built(store, recipe))
+    mined = [row for row in generate.candidates(own).to_pylist() if row["template"] == asked.ORIGIN]
+    known = {row["prompt"]: row for row in fresh.to_pylist()}
+    assert mined and all(row["frames"] and row["fps"] == known[row["prompt"]]["fps"] for row in mined)
+    assert {row["slice"] for row in mined} <= set(task.slices)
+    assert all(row["frames"] and row["reference"] for row in rounds.held_out(round_))
+
+
+def test_a_student_that_no_round_could_repair_is_refused_before_anything_is_paused(store: Store, quiet: Any) -> None:
+    recipe = load("language_model", WATCHED)
     verdicts.append(store, alarm(recipe.promote.model_name))
     with pytest.raises(InputError, match="no round can repair this student"):
         watch.once(recipe, store, quiet)
@@ -195,6 +208,6 @@ def test_a_mined_row_is_asked_once_and_a_label_that_is_no_class_counts_as_unknow
     own = asked.own_requests(recipe)
     assert not np.isin(["mixed", "moved"], own["template"].to_pylist()).any()
     (picture,) = own["images"][0].as_py()
-    row = {"prompt": "", "images": [picture], "label": "letter a", "reference": "letter a"}
+    row = {"prompt": "", **dict.fromkeys(MEDIA), "images": [picture], "label": "letter a", "reference": "letter a"}
     made = asked.mined(recipe, task, own, [row, row])
     assert len(made) == 1 and made["label"][0].as_py() is None and made["label_name"][0].as_py() is None

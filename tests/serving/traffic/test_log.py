@@ -1,11 +1,15 @@
 """What is logged is sampled, masked, counted and whole; what is read is one record per request."""
 
+import io
 import threading
 from collections import Counter
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from cluster.errors import ArtifactMismatch
 from cluster.recipe import TrafficSection
 from cluster.store import Store, tables
 from serving.traffic import log as traffic
@@ -74,6 +78,28 @@ def test_pictures_are_left_out_where_media_are_not_kept(store: Store) -> None:
     assert traffic.read(store, "m")["images"].to_pylist() == [None]
     logged(store, [row(2, images=[b"png"])])
     assert traffic.read(store, "m")["images"].to_pylist() == [None, [b"png"]]
+
+
+def test_sounds_and_videos_are_kept_where_media_are(store: Store) -> None:
+    shown = {"audio": b"wav", "frames": [b"png", b"png"], "fps": 8.0}
+    logged(store, [row(1, **shown)], media=False)
+    logged(store, [row(2, **shown)])
+    plain, kept = traffic.read(store, "m").select([*shown]).to_pylist()
+    assert plain == dict.fromkeys(shown) and kept == shown
+
+
+def test_traffic_of_before_sounds_were_kept_is_still_read(store: Store) -> None:
+    key = tables.append(store, "traffic", "m", [row(1)], now_ms=1000)
+    data = store.read_file(key)
+    assert data is not None
+    older, made = pq.read_table(io.BytesIO(data)).drop_columns(["audio", "fps"]), io.BytesIO()
+    pq.write_table(older.append_column("media_ref", pa.nulls(1, pa.string())), made)
+    store.write_file(key, made.getvalue())
+    assert traffic.read(store, "m")["audio"].to_pylist() == [None]
+    pq.write_table(older.drop_columns(["at"]), made := io.BytesIO())
+    store.write_file(key, made.getvalue())
+    with pytest.raises(ArtifactMismatch, match="column at"):
+        traffic.read(store, "m")
 
 
 def test_a_sample_keeps_the_feedback_of_the_requests_it_keeps(store: Store) -> None:
