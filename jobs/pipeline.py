@@ -18,7 +18,7 @@ from jobs import curate, distill, evaluate, export, fit, generate, promote, task
 from jobs.before import continued, licences, sheets
 from jobs.step import Step, run_name
 from jobs.training import checks as training_checks
-from jobs.training import students
+from jobs.training import students, words
 from jobs.training.stages import check as stage_check
 from serving import teachers
 
@@ -61,7 +61,9 @@ def check(recipe: Recipe, store: Store) -> None:
         raise RecipeError("fit.enabled: this teacher cannot be fitted", got=got, expected="fit.enabled=false")
     teachers.check(recipe.teacher)
     students.check(recipe)
-    tasks.of(recipe).check()
+    task = tasks.of(recipe)
+    task.check()
+    words.check(recipe, task)
     training_checks.check(recipe)
     continued.check(recipe, store)
     sheets.check(recipe)

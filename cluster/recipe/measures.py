@@ -37,6 +37,9 @@ class EdgeProfile(Section):
     process: bool = Field(
         True, description="Whether it runs processes: then the bundle is run; false: its graph is counted only."
     )
+    mobile: bool = Field(
+        False, description="A phone: the graphs in ONNX Runtime's own format (.ort) are run and weighed, not the .onnx."
+    )
 
 
 class PricesSection(Section):

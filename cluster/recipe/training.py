@@ -144,8 +144,8 @@ class Stage(Section):
     )
     quantize: bool = Field(
         False,
-        description="Quantization-aware training: linear layers compute with weights and inputs rounded to INT8, as "
-        "export.scheme will; the float weights go on. Source: arXiv 1712.05877.",
+        description="Quantization-aware training: linear layers (scheme static: convolutions too) compute with weights "
+        "and inputs rounded to INT8, as export.scheme will; the float weights go on. Source: arXiv 1712.05877.",
     )
 
     @model_validator(mode="after")

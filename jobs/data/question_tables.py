@@ -31,7 +31,7 @@ class Join(Section):
     """Another table that holds media, one row per id."""
 
     table: str = Field(description="path, relative to the questions' file; {split} is train, validation or test")
-    on: str = Field(description="column of the questions that names a row of that table")
+    on: str = Field(description="column of the questions that names a row of that table; empty: without its media")
     key: str = Field("id", description="column of that table with its own name")
 
 
@@ -193,6 +193,8 @@ class _Reader:
         answer = None if train and cells.is_null(label) else cells.key_of(label)
         sources = [(row, folder)]
         for join, table in beside:
+            if cells.is_null(row[join.on]):
+                continue  # a question without that medium
             key = cells.key_of(row[join.on])
             if key not in table:
                 raise CellError("no_such_id", f"{join.on}: {key} is not in {join.table}")

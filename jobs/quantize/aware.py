@@ -1,9 +1,10 @@
 """Quantization-aware training: linear layers compute with weights and inputs rounded to INT8 as export will round them,
 and learn through the rounding (straight-through estimator; Jacob et al., arXiv 1712.05877, section 3).
 
-torchao does the rounding. What is trained and saved are the float weights: names and shapes are those of the plain
-network all along, so nothing has to be folded back but the modules. Token tables stay float here: with a scale per row
-their error is a tenth of a linear layer's, and rounding 30,000 rows at every step is not.
+torchao does the rounding of linear layers, torch that of convolutional networks (`aware_static`). What is trained and
+saved are the float weights: names and shapes are those of the plain network all along, so nothing has to be folded back
+but the modules. Token tables stay float here: with a scale per row their error is a tenth of a linear layer's, and
+rounding 30,000 rows at every step is not.
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ from torch import nn
 
 from cluster.errors import RecipeError
 from cluster.recipe import ExportSection
+from jobs.quantize import aware_static
 
-AWARE = ("fast", "exact")  # schemes of export that can be trained for
+AWARE = ("fast", "exact")  # schemes of export that every network with linear layers can be trained for
+CONVOLUTIONS = "static"  # the one of convolutional networks (`aware_static`)
 
 
-def check(export: ExportSection, at: str) -> None:
-    """Refuse a scheme whose rounding is not known here, or torchao that is not installed. Raises RecipeError."""
-    if export.scheme not in AWARE:
-        known = ", ".join(AWARE)
-        raise RecipeError(f"{at}: this export.scheme cannot be trained for", got=export.scheme, expected=known)
-    if importlib.util.find_spec("torchao") is None:
+def check(export: ExportSection, at: str, convolutions: bool = False) -> None:
+    """Refuse a scheme whose rounding is not known here (of a student of `convolutions`: of these), or torchao that is
+    not installed. Raises RecipeError."""
+    known = (CONVOLUTIONS,) if convolutions else AWARE
+    if export.scheme not in known:
+        expected = ", ".join(known)
+        raise RecipeError(f"{at}: this export.scheme cannot be trained for", got=export.scheme, expected=expected)
+    if not convolutions and importlib.util.find_spec("torchao") is None:
         raise RecipeError(f"{at}: torchao is needed", got="not installed", expected="pip install '.[train]'")
 
 
@@ -36,10 +41,14 @@ def quantized(network: nn.Module, export: ExportSection | None) -> Iterator[None
     """Inside the block every linear layer of `network` rounds to INT8; None: nothing is changed.
 
     `fast`: weights with a scale per output channel, inputs 8-bit per token. `exact`: weights in blocks of `block_size`;
-    layers whose input is no multiple of it stay float.
+    layers whose input is no multiple of it stay float. `static`: see `aware_static`.
     """
     if export is None:
         yield
+        return
+    if export.scheme == CONVOLUTIONS:
+        with aware_static.rounding(network):
+            yield
         return
     weights, inputs = _configs(export)
     chosen = [

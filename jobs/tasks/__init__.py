@@ -133,6 +133,14 @@ class Masking(Protocol):
 
 
 @runtime_checkable
+class Worded(Protocol):
+    """A task whose targets have names: what `words` of the focus rule tokens are looked up in."""
+
+    def word_runs(self, word: str) -> list[list[int]]:
+        """Target ids that the word is written as, in a row, one list for each way; [] where it is never written."""
+
+
+@runtime_checkable
 class Sloped(Protocol):
     """A task whose teacher and student read one input as it is, of real numbers: what loss input_gradient reads."""
 

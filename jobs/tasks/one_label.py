@@ -60,6 +60,11 @@ class OneLabel(ABC):
         """See `Task.classes`."""
         return self.rows.classes
 
+    def word_runs(self, word: str) -> list[list[int]]:
+        """See `jobs.tasks.Worded`: a class is its own only word."""
+        labels = list(self.spec["labels"])
+        return [[labels.index(word)]] if word in labels else []
+
     @property
     def sample_seed(self) -> int:
         """Seed of what the teacher is asked."""

@@ -27,7 +27,7 @@ from cluster.recipe import EngineSection, Recipe, Stage
 from cluster.store import Store
 from jobs import tasks
 from jobs.quantize import aware
-from jobs.training import curves, halting, health, on_policy, table
+from jobs.training import curves, halting, health, on_policy, table, words
 from jobs.training.accumulate import Seen, Update
 from jobs.training.distiller import Distiller
 from jobs.training.engine import Engine, schedule_at
@@ -139,7 +139,7 @@ class _Run:
 
     def stage(self, index: int) -> None:
         """Train one stage from where the progress says and report its closing checkpoint."""
-        stage, progress = self.job.stages[index], self.progress
+        stage, progress = words.resolved(self.job.stages[index], self.task), self.progress
         if stage.kv_heads is not None:
             self.network = self.task.merge_kv(self.network, stage.kv_heads)
         if not progress.step:

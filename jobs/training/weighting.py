@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from cluster.recipe.base import Section
@@ -100,8 +100,17 @@ class Share(Section):
 class Tokens(Section):
     """Which targets count by another factor, as the words of a domain."""
 
-    ids: list[int] = Field(min_length=1, description="target ids, of tokens or classes")
+    words: list[str] = Field([], description="words as the task's tokenizer writes them, or names of classes")
+    ids: list[int] = Field([], description="target ids, of tokens or classes")
+    runs: list[list[int]] = Field([], description="ids of targets that count where they stand in a row: a long word's")
     weight: float = Field(2.0, ge=0, description="their weight beside 1 for the others (unitless)")
+
+    @model_validator(mode="after")
+    def something_is_named(self) -> Self:
+        """Refuse a rule for no target, and a run of none."""
+        if not (self.words or self.ids or self.runs) or not all(self.runs):
+            raise ValueError("words, ids or runs (each with an id)")
+        return self
 
 
 def class_balanced(signals: Signals, params: ClassBalanced) -> Tensor:
@@ -139,9 +148,20 @@ def teacher_entropy(signals: Signals, params: Share) -> Tensor:
 
 
 def tokens(signals: Signals, params: Tokens) -> Tensor:
-    """`weight` where the target is one of `ids`, else 1; [Q]."""
+    """`weight` where the target is one of `ids` or part of one of `runs`, else 1; [Q].
+
+    Rows stand one behind the other in Q: a run is looked for across their ends too. `words` are runs by then
+    (`jobs.training.words`).
+    """
     targets_Q = signals.targets_Q
-    chosen_Q = torch.isin(targets_Q, torch.tensor(params.ids, device=targets_Q.device))
+    chosen_Q = torch.isin(targets_Q, torch.tensor(params.ids, dtype=torch.long, device=targets_Q.device))
+    for run in params.runs:
+        starts = max(0, len(targets_Q) - len(run) + 1)
+        here_S = torch.ones(starts, dtype=torch.bool, device=targets_Q.device)
+        for place, token in enumerate(run):
+            here_S &= targets_Q[place : place + starts] == token
+        for place in range(len(run)):
+            chosen_Q[place : place + starts] |= here_S
     return torch.where(chosen_Q, params.weight, 1.0)
 
 

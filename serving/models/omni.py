@@ -10,6 +10,7 @@ batch, H hidden size, R response tokens, V vocabulary, Q scored positions, D sou
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,8 +221,6 @@ def merge_kv_heads(model: Thinker, kv_heads: int) -> nn.Module:
 
     Raises MismatchError when the number does not divide what is there.
     """
-    import copy
-
     config = copy.deepcopy(model.config)
     have = config.text_config.num_key_value_heads
     if have % kv_heads:
@@ -229,16 +228,22 @@ def merge_kv_heads(model: Thinker, kv_heads: int) -> nn.Module:
             "kv_heads must divide the student's key/value heads", got=kv_heads, expected=f"a divisor of {have}"
         )
     config.text_config.num_key_value_heads = kv_heads
-    for tower in (config.vision_config, config.audio_config):
-        tower._attn_implementation = "sdpa"  # a constructor looks a "flash" name up on the hub; _ready sets ours
-    merged = _ready(type(model)(config))
     state = model.state_dict()
     for name, value in state.items():
         if ".language_model." in name and name.endswith(("k_proj.weight", "v_proj.weight")):
             heads = value.view(kv_heads, have // kv_heads, config.text_config.head_dim, -1)
             state[name] = heads.mean(1).reshape(kv_heads * config.text_config.head_dim, -1)
-    merged.load_state_dict(state)
-    return merged
+    return rebuilt(model, config, state)
+
+
+def rebuilt(model: Thinker, config: Any, state: Mapping[str, Tensor]) -> nn.Module:
+    """A thinker with another config, which is changed, and these parameters. Raises RuntimeError where they do not
+    fit."""
+    for tower in (config.vision_config, config.audio_config):
+        tower._attn_implementation = "sdpa"  # a constructor looks a "flash" name up on the hub; _ready sets ours
+    fresh = _ready(type(model)(config))
+    fresh.load_state_dict(dict(state))
+    return fresh
 
 
 def kv_bytes_per_token(model: Thinker) -> int:

@@ -105,3 +105,12 @@ def test_a_regulariser_keeps_its_own_size_though_it_starts_at_zero() -> None:
         total = balance(terms, torch.stack(terms))
         assert total.item() == pytest.approx(2.0 + 0.1 * penalty)
     assert balance.shares == pytest.approx([0.05 / 2.05, 2 / 2.05])
+
+
+def test_a_run_counts_where_its_ids_stand_in_a_row_and_nowhere_else() -> None:
+    targets_Q = torch.tensor([4, 1, 2, 3, 1, 2, 2, 1, 4])
+    given = replace(signals(), targets_Q=targets_Q, student_logits_QV=torch.zeros(9, 6))
+    found = weights("tokens", given, runs=[[1, 2], [2, 1, 4]], ids=[3], weight=3.0)
+    assert found.tolist() == [1, 3, 3, 3, 3, 3, 3, 3, 3]
+    assert weights("tokens", given, runs=[[1, 2]], weight=3.0).tolist() == [1, 3, 3, 1, 3, 3, 1, 1, 1]
+    assert weights("tokens", given, runs=[[1] * 10]).tolist() == [1] * 9  # longer than all that is there

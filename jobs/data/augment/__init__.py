@@ -22,9 +22,11 @@ from cluster.recipe import Term
 from jobs.data.augment import (
     audio_noise,
     brightness,
+    clips,
     entity_replacement,
     gaussian_noise,
     occlusion,
+    time_jitter,
     time_shift,
     typos,
     words,
@@ -32,13 +34,14 @@ from jobs.data.augment import (
 from jobs.data.augment.params import Augmentation
 from serving.bundle import sounds
 
-# Medium -> column of the requests that holds it: encoded pictures, a WAV file, text.
-COLUMNS = {"image": "images", "audio": "audio", "text": "prompt"}
+# Medium -> column of the requests that holds it: encoded pictures, a WAV file, a clip's encoded frames, text.
+COLUMNS = {"image": "images", "audio": "audio", "clip": "frames", "text": "prompt"}
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of noise: its medium, its function (uint8 [H, W] or [H, W, C], int16 [N], or str) and its parameters."""
+    """A kind of noise: its medium, its function (uint8 [H, W] or [H, W, C], of a clip K of them [K, ...], int16 [N], or
+    str) and its parameters."""
 
     medium: str
     function: Callable[[Any, Any, np.random.Generator], Any]
@@ -49,6 +52,10 @@ AUGMENTATIONS: dict[str, Kind] = {
     "gaussian_noise": Kind("image", gaussian_noise.gaussian_noise, gaussian_noise.Params),
     "brightness": Kind("image", brightness.brightness, brightness.Params),
     "occlusion": Kind("image", occlusion.occlusion, occlusion.Params),
+    "clip_noise": Kind("clip", gaussian_noise.gaussian_noise, gaussian_noise.Params),
+    "clip_brightness": Kind("clip", brightness.brightness, brightness.Params),  # one factor for all frames
+    "clip_occlusion": Kind("clip", clips.occluded, occlusion.Params),
+    "time_jitter": Kind("clip", time_jitter.time_jitter, time_jitter.Params),
     "time_shift": Kind("audio", time_shift.time_shift, time_shift.Params),
     "audio_noise": Kind("audio", audio_noise.audio_noise, audio_noise.Params),
     "typos": Kind("text", typos.typos, typos.Params),
@@ -60,7 +67,7 @@ AUGMENTATIONS: dict[str, Kind] = {
 def check(terms: Sequence[Term], media: Sequence[str], at: str = "generate.augment") -> None:
     """Refuse unknown kinds, wrong parameters and kinds for a medium that the task's requests do not have.
 
-    `media` are of "image", "audio" and "text". Raises RecipeError naming the term.
+    `media` are of "image", "audio", "clip" and "text". Raises RecipeError naming the term.
     """
     for index, term in enumerate(terms):
         if term.name not in AUGMENTATIONS:
@@ -132,6 +139,10 @@ def _changed(row: dict[str, Any], kind: Kind, params: Augmentation, rng: np.rand
             return None
         # As PNG whatever it was: JPEG would smooth the noise away again.
         return {"images": [encoded(one) for one in after], "image_format": "png"}
+    if kind.medium == "clip":
+        shot = np.stack([decoded(one) for one in value])  # frames of one clip have one size
+        blurred = kind.function(shot, params, rng)
+        return None if np.array_equal(shot, blurred) else {"frames": [encoded(one) for one in blurred]}
     if kind.medium == "audio":
         samples, rate = sounds.read_wav(value)
         noisy = kind.function(samples, params, rng)

@@ -256,6 +256,11 @@ class TextGeneration:
         """See `jobs.tasks.Attentive.real`."""
         return text_generation_rows.real(batch)
 
+    def word_runs(self, word: str) -> list[list[int]]:
+        """See `jobs.tasks.Worded`: as it begins a text, and as it stands behind a space."""
+        ways = [self.vocabulary.tokenizer.encode(text).ids for text in (word, f" {word}") if word.strip()]
+        return [run for place, run in enumerate(ways) if run and run not in ways[:place]]
+
     def on_policy(
         self, student: nn.Module, teacher: nn.Module, columns: Columns, rows: np.ndarray, draw: Draw
     ) -> Mapping[str, Tensor]:

@@ -116,8 +116,8 @@ class MediaRows:
         if frames > sounds.CHUNK and frames % sounds.CHUNK:
             expected = f"up to {sounds.CHUNK}, or a multiple of it"
             raise RecipeError("data.params.sound_frames", got=frames, expected=expected)
-        media = ["text", *(["image"] if self.media.max_images else []), *(["audio"] if self.media.sound else [])]
-        augment.check(self.recipe.generate.augment, media)
+        held = {"image": self.media.max_images, "audio": self.media.sound, "clip": self.media.clip}
+        augment.check(self.recipe.generate.augment, ["text", *(name for name, there in held.items() if there)])
         for name, section in (("fit", self.recipe.fit), ("distill", self.recipe.distill)):
             named = {one for stage in section.stages for phase in stage.curriculum for one in phase.slices}
             if unknown := named - set(self.slices):

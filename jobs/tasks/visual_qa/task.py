@@ -152,6 +152,11 @@ class VisualQA:
         known = {text: [*self.tokenizer.encode(text).ids, TOKENS["eos"]] for text in set(texts)}
         return [known[text][: self.shown.answer_tokens] for text in texts]
 
+    def word_runs(self, word: str) -> list[list[int]]:
+        """See `jobs.tasks.Worded`: words of the vocabulary are one token each."""
+        ids = [self.tokenizer.token_to_id(part) for part in word.split()]
+        return [ids] if ids and None not in ids else []
+
     def build(self, section: ModelSection, seed: int, teacher: Path | None = None) -> nn.Module:
         """See `Task.build`."""
         return omni.build(section.params, TOKENS, self.tokenizer.get_vocab_size(), self.shown.media, seed)

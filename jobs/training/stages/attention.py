@@ -1,4 +1,5 @@
-"""Whether the networks of a recipe will show the attention that a stage's losses read, before anything is fitted."""
+"""Whether the networks of a recipe will show the layers and the attention that a stage reads, before anything is
+fitted."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Any
 
 from cluster.errors import RecipeError
 from cluster.recipe import ModelSection, Recipe, Stage
-from jobs.training.losses import LOSSES, MAPS, PROJECTIONS, TOKEN_TASKS, relation_transfer
+from jobs.training.losses import LOSSES, MAPPED, MAPS, PROJECTIONS, TOKEN_TASKS, relation_transfer
 from jobs.training.schedules import params_at
 from jobs.training.students import shape
 
@@ -28,8 +29,11 @@ class Heads:
 
 
 def check(recipe: Recipe, stage: Stage, at: str) -> None:
-    """Refuse weights whose layers have no query, key and value, heads that are not there, and `relation_heads` that cut
-    no width. Raises RecipeError with the dotted path."""
+    """Refuse weights whose layers are no feature maps or have no query, key and value, heads that are not there, and
+    `relation_heads` that cut no width. Raises RecipeError with the dotted path."""
+    if stage.layers is not None and recipe.task in MAPPED:
+        _maps("teacher", recipe.teacher, at)
+        _maps("student", recipe.student, at)
     needs = {name for term in stage.losses for name in LOSSES[term.name].needs}
     if recipe.task not in TOKEN_TASKS or stage.layers is None or not needs & {*MAPS, *PROJECTIONS}:
         return
@@ -49,26 +53,40 @@ def check(recipe: Recipe, stage: Stage, at: str) -> None:
                 raise RecipeError(what, got=parsed.relation_heads, expected=f"a divisor of {uneven}")
 
 
+def _maps(name: str, section: ModelSection, at: str) -> None:
+    if section.weights is None:
+        return
+    config, bare = _bare(section.weights)
+    if not len(getattr(getattr(bare, "encoder", None), "stages", ())):
+        expected = "a convolutional network of several stages, or layers null"
+        raise RecipeError(f"{at}.layers: {name}.weights keep no stages", got=config.model_type, expected=expected)
+
+
+def _bare(source: str) -> tuple[Any, Any]:
+    """Config and network of a folder, without values."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    from serving.models import weights
+
+    auto: Any = AutoModel
+    config: Any = AutoConfig.from_pretrained(weights.locate(source))
+    with torch.device("meta"):
+        return config, auto.from_config(config)
+
+
 def _heads(name: str, section: ModelSection, at: str) -> Heads:
     if section.weights is None:
         sizes = shape.of_section(section)
         return Heads(sizes.heads, sizes.kv_heads, sizes.head_dim)
-    import torch
-    from transformers import AutoConfig, AutoModel
+    from serving.models import layers
 
-    from serving.models import layers, weights
-
-    auto: Any = AutoModel
-    config: Any = AutoConfig.from_pretrained(weights.locate(section.weights))
-    with torch.device("meta"):
-        bare = auto.from_config(config)
+    config, bare = _bare(section.weights)
     try:
         layers.projections_of(layers.blocks(SimpleNamespace(encoder=bare, model=bare))[0])
     except ValueError:
-        expected, what = (
-            "layers with query, key and value of their own",
-            f"{at}.layers: {name}.weights show no attention",
-        )
+        what = f"{at}.layers: {name}.weights show no attention"
+        expected = "layers with query, key and value of their own"
         raise RecipeError(what, got=config.model_type, expected=expected) from None
     query = int(config.num_attention_heads)
     key = int(getattr(config, "num_key_value_heads", None) or query)

@@ -27,7 +27,8 @@ def check(recipe: Recipe, where: str, section: TrainingSection) -> None:
             on_policy.check(recipe, section, stage, tasks.of(recipe), at)
             _engine(section, stage, at)
             if stage.quantize:
-                aware.check(recipe.export, f"{at}.quantize")
+                convolutions = recipe.task == "image_classification" and recipe.student.architecture != "pretrained"
+                aware.check(recipe.export, f"{at}.quantize", convolutions)
 
 
 def _alone(stage: Stage, at: str) -> None:

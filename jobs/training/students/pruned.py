@@ -54,7 +54,8 @@ def check(teacher: Shape, params: Params, at: str) -> None:
     """Raises RecipeError for a family whose parts are not known, MismatchError for sizes the teacher cannot give."""
     if teacher.family not in AXES:
         expected = ", ".join(AXES)
-        raise RecipeError(f"{at}: parts of this family are not known", got=teacher.family, expected=expected)
+        hint = "teacher_layers keeps whole layers of any of them"
+        raise RecipeError(f"{at}: parts of this family are not known", got=teacher.family, expected=expected, hint=hint)
     for name in ("hidden_size", "heads", "inner_size"):
         asked, have = getattr(params, name), getattr(teacher, name)
         if asked is not None and asked > have:

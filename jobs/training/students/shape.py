@@ -25,7 +25,8 @@ class Shape:
 
 
 def of_config(config: Any) -> Shape:
-    """The sizes a transformers config says."""
+    """The sizes a transformers config says; of several parts those of the decoder."""
+    config = getattr(config, "text_config", config)
     heads = int(config.num_attention_heads)
     own = getattr(config, "head_dim", None)
     kv_heads = getattr(config, "num_key_value_heads", None)
@@ -62,5 +63,15 @@ def _decoder(params: Mapping[str, Any]) -> Shape:
     return Shape("qwen3", own.layers, own.hidden_size, own.heads, own.kv_heads, own.head_dim, own.inner_size, False)
 
 
+def _omni(params: Mapping[str, Any]) -> Shape:
+    from serving.models.omni import OmniParams
+
+    own = OmniParams.parse(params, at="teacher.params")
+    return Shape("qwen3_omni_moe_text", own.layers, own.hidden_size, own.heads, own.kv_heads, own.head_dim,
+                 2 * own.hidden_size, False)  # fmt: skip
+
+
 # Architecture -> the sizes of its params; the ones whose weights a student can be cut from.
-ARCHITECTURES: Mapping[str, Callable[[Mapping[str, Any]], Shape]] = {"decoder": _decoder, "encoder": _encoder}
+ARCHITECTURES: Mapping[str, Callable[[Mapping[str, Any]], Shape]] = {
+    "decoder": _decoder, "encoder": _encoder, "omni_moe": _omni
+}  # fmt: skip

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from jobs import tasks
 from jobs.training import table
-from serving.models import dual_encoder, encoder, layers
+from serving.models import dual_encoder, encoder, layers, omni
 
 BATCH = 32  # rows at once
 
@@ -75,7 +75,9 @@ def rebuilt(network: nn.Module, config: Any, state: Mapping[str, Tensor]) -> nn.
     """A network of the same kind with another config and these parameters, by the names of the whole network."""
     own: Any = network
     fresh: nn.Module
-    if isinstance(network, (encoder.TextClassifier, dual_encoder.DualEncoder)):
+    if hasattr(config, "text_config"):  # layers of one part of several
+        fresh = omni.rebuilt(own, config, state)
+    elif isinstance(network, (encoder.TextClassifier, dual_encoder.DualEncoder)):
         fresh = network.rebuilt(config, state)
     else:
         fresh = type(own)(config)

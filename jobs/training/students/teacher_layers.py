@@ -1,5 +1,7 @@
 """A shallower student: some of the teacher's layers, in their order, with its embeddings and head.
 
+Of a multimodal network the decoder gets shallower, and its towers for pictures and sounds come along whole.
+
 Which ones: a given list, evenly spaced, or those that change the state most. A layer whose output is nearly its input
 can go with the least harm (block influence, arXiv 2403.03853, equation 1, there by cosine); here likeness is linear CKA
 (arXiv 1905.00414, section 3) or the correlation of features, over training rows.
@@ -67,9 +69,10 @@ def make(source: Source, params: Params) -> nn.Module:
 def keep(source: Source, numbers: Sequence[int]) -> nn.Module:
     """The source's network with layers `numbers` (1 is the first) alone; the source is left as it was."""
     config, places = copy.deepcopy(source.config), {number - 1: place for place, number in enumerate(numbers)}
-    config.num_hidden_layers = len(numbers)
-    if getattr(config, "layer_types", None):
-        config.layer_types = [config.layer_types[place] for place in places]
+    text = getattr(config, "text_config", config)  # of a network of several parts the layers are the decoder's
+    text.num_hidden_layers = len(numbers)
+    if getattr(text, "layer_types", None):
+        text.layer_types = [text.layer_types[place] for place in places]
     state: dict[str, Tensor] = {}
     for name, value in source.network.state_dict().items():
         if not name.startswith(source.prefix):

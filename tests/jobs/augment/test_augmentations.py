@@ -17,11 +17,12 @@ from cluster import schema
 from cluster.errors import RecipeError
 from cluster.recipe import Term
 from jobs.data import augment
-from jobs.data.augment import AUGMENTATIONS, COLUMNS, gaussian_noise, typos
+from jobs.data.augment import AUGMENTATIONS, COLUMNS, gaussian_noise, time_jitter, typos
 from serving.bundle.sounds import wav
 
 LISTS = {"lists": {"city": ["Rome", "New York", "Ulm"], "brand": ["visa", "amex"]}}
-PARAMS: dict[str, dict[str, Any]] = {name: LISTS if name == "entity_replacement" else {} for name in AUGMENTATIONS}
+TOLD: dict[str, dict[str, Any]] = {"entity_replacement": LISTS, "time_jitter": {"share": 0.5}}
+PARAMS: dict[str, dict[str, Any]] = {name: TOLD.get(name, {}) for name in AUGMENTATIONS}
 FSDD = Path(__file__).resolve().parents[4] / "shared/data/audio/fsdd_test.parquet"
 
 unhurried = settings(deadline=None, max_examples=50)  # other work on the same cores is no failure
@@ -30,8 +31,10 @@ pixels = st.one_of(
     arrays.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12))),
     arrays.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12), st.just(3))),
 )
+frames = st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(1, 9))
 VALUES = {
     "image": pixels,
+    "clip": arrays.arrays(np.uint8, frames | frames.map(lambda shape: (*shape, 3))),
     "audio": arrays.arrays(np.int16, st.integers(1, 300)),
     "text": st.text(max_size=60) | st.lists(st.sampled_from(["Rome", "new york", "amex", "I", "lost"])).map(" ".join),
 }
@@ -43,6 +46,7 @@ def requests(count: int = 4, **columns: Any) -> pa.Table:
         {
             "sample_id": f"{row:016x}", "split": "train", "slice": "all", "prompt": f"lost my amex in Rome {row}",
             "images": [png(np.full((9, 7), 40 * row + 20, np.uint8))], "image_format": "png", "label": row % 2,
+            "frames": [png(np.full((9, 7), 20 * place + 30, np.uint8)) for place in range(8)], "fps": 2.0,
             "label_name": "ab"[row % 2], "seed_row": row, "view": 0, "draw": 0, "temperature": 0.0, "seed": 1,
         }
         for row in range(count)
@@ -83,6 +87,7 @@ def test_another_seed_gives_another_output(name: str) -> None:
     rng = np.random.default_rng(0)
     value = {
         "image": rng.integers(60, 200, (16, 16), dtype=np.uint8),
+        "clip": rng.integers(60, 200, (8, 16, 16), dtype=np.uint8),
         "audio": rng.integers(-9000, 9000, 400).astype(np.int16),
         "text": "I lost my amex in Rome and my visa in Ulm on the way to New York",
     }[AUGMENTATIONS[name].medium]
@@ -122,6 +127,26 @@ def test_an_occlusion_covers_the_area_it_was_told(share: float, seed: int) -> No
         np.full((40, 60), 200, np.uint8), kind.params.parse({"share": share}), np.random.default_rng(seed)
     )
     assert np.mean(covered == 0) == pytest.approx(share, rel=0.25)
+
+
+def test_a_rectangle_in_front_of_a_clip_stays_where_it_is_and_light_changes_in_all_frames_alike() -> None:
+    clip = np.full((5, 20, 20, 3), 100, np.uint8)
+    covered = run("clip_occlusion", clip, 3) == 0
+    assert (covered == covered[:1]).all() and 0.05 < covered.mean() < 0.15
+    assert len(np.unique(run("clip_brightness", clip, 3))) == 1
+    noise = run("clip_noise", clip, 3)
+    assert not np.array_equal(noise[0], noise[1])
+
+
+@unhurried
+@given(share=st.floats(0.01, 0.5), count=st.integers(1, 12), seed=st.integers(0, 1000))
+def test_jitter_shows_frames_in_their_order_none_further_from_its_time_than_it_was_told(
+    share: float, count: int, seed: int
+) -> None:
+    clip = np.arange(count, dtype=np.uint8)[:, None, None]
+    order = time_jitter.time_jitter(clip, time_jitter.Params(share=share), np.random.default_rng(seed)).ravel()
+    assert (np.diff(order.astype(int)) >= 0).all()
+    assert np.abs(order.astype(int) - np.arange(count)).max() <= share * count + 0.5
 
 
 def test_a_time_shift_moves_the_recording_and_fills_with_silence() -> None:
@@ -190,7 +215,7 @@ def test_new_requests_name_their_parent_their_kind_and_their_view(name: str, lab
         assert row["label_name"] == (parent["label_name"] if labels == "inherit" else None)
         assert row["label"] == (parent["label"] if labels == "inherit" else None)
         changed = COLUMNS[AUGMENTATIONS[name].medium]
-        others = {"prompt", "images"} - {changed}
+        others = {"prompt", "images", "frames", "fps"} - {changed}
         assert all(row[column] == parent[column] for column in others)
 
 

@@ -1,6 +1,7 @@
 """A loss whose inputs a task cannot feed is refused by the recipe check, which names the loss, the task and the way."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +47,14 @@ def test_attention_of_the_multimodal_network_is_refused_before_anything_starts(
     said = str(told.value)
     assert loss in said and "networks of visual_qa show none" in said
     assert "retrieval, text_classification, text_generation" in said
+
+
+def test_a_picture_network_without_stages_is_asked_for_no_layers(tmp_path: Path) -> None:
+    from transformers import ViTConfig
+
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    ViTConfig(image_size=16, patch_size=8, **small).save_pretrained(tmp_path)
+    teacher = ["teacher.architecture=pretrained", f"teacher.weights={tmp_path}", "teacher.params={}"]
+    recipe = load("vision", [*teacher, *STAGE])
+    with pytest.raises(RecipeError, match=r"(?s)layers: teacher.weights keep no stages.*got: vit"):
+        check(recipe, "distill", recipe.distill)

@@ -1,5 +1,6 @@
 """Cost of a real bundle: a process of its own, what small devices say, and engines side by side."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from cluster.recipe.measures import EdgeProfile
 from cluster.store import Artifact, Store
 from jobs import tasks
 from jobs.measure import alone, cost, edge, exam
-from jobs.packing import writing
+from jobs.packing import mobile
+from serving.bundle import files, predict
 
 Exported = tuple[Recipe, Store, Artifact]
 MB = 1_000_000
@@ -71,15 +73,36 @@ def test_a_device_says_whether_the_bundle_fits_and_every_reason_why_not(exported
     )
 
 
-def test_a_phones_row_says_whether_the_mobile_format_is_there(
+def test_a_phone_runs_and_weighs_the_mobile_format_and_other_devices_do_not(
     exported: Exported, items: list[Any], tmp_path: Path
 ) -> None:
+    bundle = exported[2].path()
+    before = sorted(path.name for path in bundle.rglob("*"))
+    devices = {
+        "phone": EdgeProfile(cpus=1, memory_bytes=400 * MB, file_bytes=400 * MB, mobile=True),
+        "board": EdgeProfile(cpus=1, memory_bytes=400 * MB, file_bytes=400 * MB),
+    }
+    phone, board = edge.measure(devices, bundle, items[:4], 200_000, 50_000)
+    assert phone["mobile_format"] and phone["fits"] and phone["latency_ms"]["p50"] > 0
+    assert not board["mobile_format"] and board["file_bytes"] == 200_000
+    assert sorted(path.name for path in bundle.rglob("*")) == before
+    assert mobile.ported(bundle, tmp_path / "phone")
+    graphs = list((tmp_path / "phone").glob("*.onnx"))
+    assert graphs and all(path.read_bytes()[4:8] == b"ORTM" for path in graphs)
+    assert phone["file_bytes"] == sum(path.stat().st_size for path in graphs)
+    own, theirs = (predict.load(folder).predict(items[:4]) for folder in (bundle, tmp_path / "phone"))
+    assert [one.text for one in own] == [one.text for one in theirs]
+    assert edge.PROFILES["phone-low"].mobile and not edge.PROFILES["rpi4"].mobile
+
+
+def test_an_encrypted_bundle_is_not_ported(exported: Exported, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(exported[2].path(), bundle)
-    device = {"mcu": EdgeProfile(cpus=1, memory_bytes=400 * MB, file_bytes=400 * MB, process=False)}
-    assert not edge.measure(device, bundle, items[:1], 200_000, 50_000)[0]["mobile_format"]
-    writing.add_mobile(bundle)
-    assert edge.measure(device, bundle, items[:1], 200_000, 50_000)[0]["mobile_format"]
+    spec = json.loads((bundle / "bundle.json").read_text())
+    for entry in spec["files"].values():
+        entry["encrypted"] = True
+    (bundle / "bundle.json").write_bytes(files.written(spec))
+    assert not mobile.ported(bundle, tmp_path / "phone")
 
 
 def test_devices_are_known_by_name_and_own_ones_come_first() -> None:

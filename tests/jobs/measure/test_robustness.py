@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from cluster import schema
+from jobs.data import augment
 from jobs.data.augment import AUGMENTATIONS
 from jobs.measure import exam, robustness
 
@@ -72,3 +74,25 @@ def test_a_student_that_did_not_learn_a_word_is_seen_when_it_is_swapped(requests
     stuck = robustness.swaps(rows, {"student_int8": lambda items: ["?"] * len(items), "teacher": rote}, pairs, 20)
     assert stuck is not None and stuck["agreement"] == 0.0 and stuck["changed"]["student_int8"] == 0.0
     assert robustness.swaps(rows, {"student_int8": spelled, "teacher": spelled}, {"river": "sea"}, 20) is None
+
+
+def test_clips_are_tried_with_every_noise_of_clips_and_keep_their_truth() -> None:
+    base: dict[str, Any] = {"split": "test", "slice": "all", "view": 0, "draw": 0, "temperature": 0.0, "seed": 0,
+                            "prompt": "which way?", "fps": 2.0}  # fmt: skip
+    rows = []
+    for number in range(8):
+        bright = [30 + 20 * (place if number % 2 else 5 - place) for place in range(6)]
+        frames = [augment.encoded(np.full((6, 6), grey, np.uint8)) for grey in bright]
+        rows.append(base | {"sample_id": f"{number:016x}", "seed_row": number, "frames": frames,
+                            "label_name": "up" if number % 2 else "down"})  # fmt: skip
+
+    def watcher(items: Sequence[Mapping[str, Any]]) -> list[str]:
+        ends = [[augment.decoded(item["frames"][place]).mean() for place in (0, -1)] for item in items]
+        return ["up" if last > first else "down" for first, last in ends]
+
+    table = schema.conform(pa.Table.from_pylist(rows), "requests")
+    told = robustness.measure(robustness.Sample(table, {"student_int8": watcher}, 50, 0))
+    assert told["clean"] == {"student_int8": 1.0}
+    kinds = {one["kind"] for one in told["kinds"] if one["medium"] == "clip"}
+    assert kinds == {"clip_noise", "clip_brightness", "clip_occlusion", "time_jitter"}
+    assert all(one["student_int8"] == 1.0 for one in told["kinds"] if one["kind"] == "clip_brightness")

@@ -4,10 +4,16 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cluster.recipe import Recipe, load
 from jobs import tasks
+from jobs.training import table
+from jobs.training.loop import Job
+from jobs.training.runner import run_local
+from jobs.training.sampler import plan_of
+from jobs.training.stages import check as stage_check
 from serving.bundle import clips, pictures, sounds
 from serving.models import omni
 
@@ -18,12 +24,13 @@ MEDIA = {
     "av_mnist": pictures.Media(pictures.Picture(28, 7, 4), 1, sounds.Sound(8000, 48)),
     "easy_vqa": pictures.Media(pictures.Picture(64, 8, 4), 1),
     "video": pictures.Media(pictures.Picture(16, 4, 4), 0, None, clips.Clip(6, 1)),
+    "all_media": pictures.Media(pictures.Picture(28, 7, 4), 1, sounds.Sound(8000, 48), clips.Clip(6, 1)),
 }
 
 
 def recipe_of(name: str, *more: str) -> Recipe:
-    stem = DATA / FILES[name] if name in FILES else None
-    data = [f"data.{split}={stem}_{split}.parquet" for split in ("train", "test")] if stem else []
+    stem = DATA / FILES[name] if name in FILES else "yours"
+    data = [] if name == "video" else [f"data.{split}={stem}_{split}.parquet" for split in ("train", "test")]
     return load(name, [*data, *more])
 
 
@@ -43,6 +50,52 @@ def test_the_video_recipe_works_without_any_data() -> None:
     task = tasks.of(recipe_of("video", "data.params.clips={train: 40, validation: 20, test: 20}"))
     task.check()
     assert len(task.requests("test")) == 20
+
+
+SMALL = (
+    "{layers: 1, hidden_size: 32, heads: 2, kv_heads: 2, head_dim: 16, expert_size: 16, vision_layers: 1, "
+    "vision_size: 16, vision_heads: 2, audio_layers: 1, audio_size: 16, audio_heads: 2, audio_channels: 4}"
+)
+
+
+@pytest.fixture
+def all_media(tables: Path) -> Recipe:
+    """The recipe of all media with small networks, over the small tables."""
+    return load("all_media", [
+        *(f"data.{split}={tables}/{split}.parquet" for split in ("train", "test")),
+        "data.params={patch: 4, merge: 2, sound_frames: 16, hop: 64, mels: 16}", "data.validation_share=0.2",
+        f"teacher.params={SMALL}", f"student.params={SMALL}", "fit.samples=400", "fit.batch_size=8",
+        "distill.stages.2.kv_heads=1",
+    ])  # fmt: skip
+
+
+def test_all_media_come_in_one_after_the_other(all_media: Recipe) -> None:
+    task: Any = tasks.of(all_media)
+    task.check()
+    stage_check.check(all_media, "distill", all_media.distill)
+    columns, (stage,) = task.fit_columns(), all_media.fit.stages
+    plan = plan_of(stage, columns, task.slices, all_media.fit.batch_size, 0)
+    names = np.array(task.slices)[columns["slice"]][plan]
+    steps = len(plan)
+    begins = {name: np.flatnonzero((names == name).any(1))[0] / steps for name in ("image", "image+audio", "video")}
+    assert begins["image"] == 0 and 0.15 < begins["image+audio"] < 0.3 and 0.45 < begins["video"] < 0.6
+    assert set(names[-1]) <= {"image", "image+audio", "video"} and (names[steps // 2 :] == "video").mean() > 0.3
+    seen = [{name for phase in own.curriculum for name in phase.slices} for own in all_media.distill.stages]
+    assert seen == [{"image"}, {"image", "image+audio"}, {"image", "image+audio", "video"}]
+
+
+@pytest.mark.filterwarnings("default")  # DeepSpeed's import warns
+def test_one_network_learns_from_all_media(all_media: Recipe, tmp_path: Path) -> None:
+    task: Any = tasks.of(all_media)
+    task.save(task.build(all_media.teacher, 0), folder := tmp_path / "initial")
+    table.write(tmp_path / "rows.arrow", task.fit_columns())
+    table.write(tmp_path / "validation.arrow", task.validation_columns())
+    job = Job(all_media, "fit", str(folder), str(tmp_path / "rows.arrow"), str(tmp_path / "validation.arrow"),
+              all_media.fit.stages, 8, all_media.fit.engine)  # fmt: skip
+    progress = run_local(job, tmp_path / "run").progress
+    losses = [point["loss"] for point in progress["curve"]]
+    assert progress["status"] == "done" and losses[-1] < losses[0]
+    assert {"image", "image+audio", "video"} <= set(progress["stages"][0]["after"])
 
 
 @pytest.mark.slow

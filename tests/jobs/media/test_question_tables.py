@@ -103,6 +103,19 @@ def test_media_are_joined_by_id_from_tables_of_the_same_split(tmp_path: Path) ->
         read(tmp_path, rows, [Join(table="media/pictures_{split}.parquet", on="picture", key="file")])
 
 
+def test_a_question_without_an_id_is_about_the_media_that_it_has(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        pq.write_table(pa.table({"name": ["a"], "audio": [SOUND]}), tmp_path / f"sounds_{split}.parquet")
+    joins = [Join(table="sounds_{split}.parquet", on="sound", key="name")]
+    clip = {"frames": [png(1), png(2)], "fps": 2.0}
+    rows = [{**ROW, **clip, "sound": None, "image": None}, {**ROW, **clip, "sound": None, "image": png(3)},
+            {**ROW, **clip, "sound": "a", "image": png(4), "frames": None}]  # fmt: skip
+    bank = read(tmp_path, rows, joins)
+    found = {name for split in ("train", "validation") for name in bank.splits[split].slices}
+    assert found == {"video", "image+video", "image+audio"}
+    assert not bank.dead
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
