@@ -52,6 +52,16 @@ def test_a_change_touches_the_gateways_user_config_and_our_students_alone(standi
     assert standing.served.sequence == 4  # what was read stays as it was
 
 
+def test_two_arms_of_one_bundle_share_its_application(standing: Standing) -> None:
+    first = standing.served.arms[1]
+    twin = first.model_copy(update={"name": "challenger-b", "weight": 0.1})
+    arms = [standing.served.arms[0].model_copy(update={"weight": 0.6}), first, twin]
+    served = Served(arms=arms, salt="s", sequence=5)
+    described = document(Service(plan=standing.plan, port=8000), served)
+    assert [one["name"] for one in described["applications"]] == [GATEWAY, first.app]
+    assert [one["name"] for one in standing.turned(served, arms)].count(first.app) == 1
+
+
 def test_an_application_that_runs_is_named_again_as_it_is_so_nothing_restarts(standing: Standing) -> None:
     kept = standing.served.arms[1]
     assert kept.app is not None
