@@ -179,17 +179,17 @@ class Control:
     async def _all_serve(self, served: Served) -> None:
         """Tell all replicas, those that start meanwhile too; return when they serve this. Raises Refusal when one says
         why not, or after TURN_S."""
-        until = time.monotonic() + TURN_S
+        until, wanted = time.monotonic() + TURN_S, served.model_dump(mode="json")
         reports: list[dict[str, Any]] = []
         told = 0.0
         while time.monotonic() < until:
             if time.monotonic() > told + TELL_AGAIN_S:
                 told = time.monotonic()
-                await self._told("reconfigure", served.model_dump(mode="json"))
+                await self._told("reconfigure", wanted)
             reports = await self._told("report")
             if refused := [report["refused"] for report in reports if report["refused"]]:
                 raise Refusal("refused_bundle", refused[0])
-            if reports and all(report["served"]["sequence"] >= served.sequence for report in reports):
+            if reports and all(report["served"] == wanted for report in reports):
                 return
             await asyncio.sleep(POLL_S)
         raise Refusal("conflict", f"not every gateway followed in {TURN_S:.0f} s: {reports}"[:500])
@@ -260,15 +260,20 @@ def remembered(state: Path) -> dict[str, float]:
 
 
 def join() -> None:
-    """Begin the actor where there is none; called by every gateway, so that who deploys one has a control."""
+    """Begin the actor where there is none; called by every gateway, so that who deploys one has a control. A failure
+    is said: requests need no control, and the next call for one tries again."""
     import ray
+    from ray.exceptions import RayError
 
     if not ray.is_initialized():  # a gateway outside of Serve
         return
     actor: Any = ray.remote(Control)
     options = {"name": NAME, "namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached", "num_cpus": 0}
-    handle = actor.options(**options, max_restarts=-1).remote()
-    handle.watch.remote()
+    try:
+        handle = actor.options(**options, max_restarts=-1).remote()
+        handle.watch.remote()
+    except (ValueError, RayError):
+        log.exception("the control is not begun")
 
 
 def end() -> None:

@@ -43,8 +43,9 @@ class Service(Section):
 def document(service: Service, served: Served, variables: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The document, as `serve deploy` reads it; `variables` are those of Serve's controller."""
     section = service.section
-    arms = [arm_application(arm, section, service.placement) for arm in served.arms if arm.app is not None]
-    apps = [_gateway(service, served), *arms]
+    # By name: arms of one bundle share its application.
+    arms = {arm.app: arm_application(arm, section, service.placement) for arm in served.arms if arm.app is not None}
+    apps = [_gateway(service, served), *arms.values()]
     if service.teacher is not None:
         apps.append(_teacher(service.teacher, service))
     http = {"host": section.host, "port": service.port, "request_timeout_s": REQUEST_S}

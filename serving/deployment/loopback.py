@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import random
 import socket
 
 from cluster.session import on_loopback
 
 log = logging.getLogger(__name__)
 
+# Above the ports of Ray's workers, below those of Serve's replicas and of outgoing connections (Linux: 32768 and more).
+QUIET, TRIES = range(20_000, 30_000), 20
+
 
 def free_port(host: str) -> int:
-    """A TCP port that was free a moment ago."""
+    """A TCP port that was free a moment ago, of those that nothing is given by chance where one of them is: it is bound
+    seconds later, and on a busy machine an outgoing connection had taken it by then."""
+    for port in random.SystemRandom().sample(QUIET, TRIES):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((host, port))
+            return port
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])

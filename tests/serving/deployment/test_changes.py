@@ -1,5 +1,6 @@
 """What is served is changed while it is served: shares, kill switch, promotion, rollback, and refused bundles."""
 
+import asyncio
 import json
 import threading
 import time
@@ -17,6 +18,9 @@ from cluster.registry import Registry
 from cluster.store import Artifact, Store
 from serving.bundle import files
 from serving.deployment import control
+from serving.deployment.promoted import Catalog
+from serving.seams import controlling
+from serving.seams.problems import Refusal
 
 
 @contextmanager
@@ -51,7 +55,7 @@ def under_load(url: str, body: dict[str, Any], clients: int = 3) -> Iterator[Cou
 @pytest.fixture(scope="module", autouse=True)
 def only_the_champion(champion: Registry) -> None:
     """Other files of the session promote and roll back too."""
-    for alias in ("challenger", "previous"):
+    for alias in ("challenger", "challenger-b", "previous"):
         now = champion.alias("visual", alias)
         champion.set_alias("visual", alias, None, expect=None if now is None else now.version)
 
@@ -120,6 +124,40 @@ def test_split_kill_promote_and_rollback_fail_no_request(
     why = [json.loads(line)["why"] for line in log.read_text().splitlines()]
     assert why[-4:] == ["split", "kill", "challenger", "previous"]
     assert control.remembered(log) == {}
+
+
+def arms_of(state: dict[str, Any]) -> dict[str, tuple[str, float]]:
+    return {arm["name"]: (arm["version"], arm["weight"]) for arm in state["arms"]}
+
+
+def test_of_several_challengers_the_named_one_is_crowned_the_others_stay_and_a_rollback_ends_all(
+    admin: httpx.Client, challenge: Callable[..., int]
+) -> None:
+    first, second = str(challenge("6" * 16)), str(challenge("7" * 16, alias="challenger-b"))
+    shares = {"challenger": 0.2, "challenger-b": 0.3}
+    state = admin.post("/v1/admin/split", json={"shares": shares}).json()
+    assert arms_of(state) == {"champion": ("1", 0.5), "challenger": (first, 0.2), "challenger-b": (second, 0.3)}
+    for name in ("champion", "previous", "teacher", "nobody"):
+        refused = admin.post("/v1/admin/promote", json={"arm": name})
+        assert (refused.status_code, refused.json()["code"]) == (409, "conflict"), name
+    crowned = admin.post("/v1/admin/promote", json={"arm": "challenger-b"}).json()
+    assert arms_of(crowned) == {"champion": (second, 1.0), "challenger": (first, 0.0)}
+    assert arms_of(admin.post("/v1/admin/rollback").json()) == {"champion": ("1", 1.0)}
+    with pytest.raises(Refusal, match="not served any more"):  # a monitor's order that comes late starts nothing
+        asyncio.run(controlling.call("split", shares={"challenger": 0.1}, start=False))
+    assert arms_of(admin.get("/v1/admin/state").json()) == {"champion": ("1", 1.0)}
+
+
+def test_a_crowning_that_is_undone_leaves_the_aliases_as_they_were(
+    champion: Registry, challenge: Callable[..., int], exported: tuple[Recipe, Store, Artifact]
+) -> None:
+    version = challenge("5" * 16, alias="challenger-b")
+    catalog = Catalog(str(exported[1].root), "visual")
+    catalog.crown("challenger-b", "1")
+    assert champion.aliases("visual")["champion"] == version
+    catalog.uncrown("challenger-b", str(version))
+    named = champion.aliases("visual")
+    assert (named["champion"], named["challenger-b"]) == (1, version)
 
 
 def corrupt(folder: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from cluster.recipe import ExperimentSection
+from cluster.recipe import ExperimentSection, PromoteSection
 from serving.experiments.events import Event, Measure
 from serving.experiments.experiment import Decided, Experiment
 from serving.experiments.split import Split, number, trials
@@ -156,3 +156,15 @@ def test_a_reward_between_0_and_1_keeps_its_mean_as_a_coin() -> None:
 def test_a_policy_that_cannot_be_is_refused(knobs: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         ExperimentSection(**knobs)
+
+
+def test_further_arms_are_called_as_their_aliases_so_a_slip_is_seen_at_once() -> None:
+    section = ExperimentSection(units=0.5, others={"challenger-tiny": 0.5})
+    assert section.others == {"challenger-tiny": 0.5}
+    for wrong in ("tiny", "champion", "challenger", "challenger-", "challenger-A b"):
+        with pytest.raises(ValidationError, match="challenger-"):
+            ExperimentSection(units=0.5, others={wrong: 0.5})
+    assert PromoteSection(model_name="m", alias="challenger-tiny").alias == "challenger-tiny"
+    for wrong in ("previous", "teacher", "challenger-"):
+        with pytest.raises(ValidationError, match="alias"):
+            PromoteSection(model_name="m", alias=wrong)
