@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.deploy import kuberay
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOLLOWED = ("tutorial.md", "extending.md")  # their blocks are run as they stand, by the tests beside this one
@@ -129,6 +131,9 @@ def test_the_manifests_of_the_page_are_written(checkout: Path) -> None:
     """The lines of clusters.md word by word, but for the shell's prompt."""
     lines = [line for line in code(ROOT / "docs" / "clusters.md") if line.startswith("python -m cluster manifest")]
     assert len(lines) >= 3
+    key = {"name": "shop", "sha256": "0" * 64}  # the page's serve.yaml: `serving config` needs a promoted model first
+    gateway = {"name": "gateway", "import_path": kuberay.GATEWAY, "args": {"plan": {"section": {}, "keys": [key]}}}
+    (checkout / "serve.yaml").write_text(yaml.safe_dump({"applications": [gateway]}))
     for line in lines:
         words = [sys.executable, *line.split()[1:]]
         done = subprocess.run(words, cwd=checkout, capture_output=True, text=True, check=False, timeout=120)

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import pytest
+
+from cluster.errors import RecipeError
 from serving.web import auth
 
 CLIENT, CLIENT_KEY = auth.draw("shop", "client", per_minute=2)
@@ -62,3 +65,17 @@ def test_a_key_that_asks_too_often_is_told_when_to_come_again(web: Any) -> None:
     assert [answer.status_code for answer in codes] == [200, 200, 429]
     assert codes[2].json()["code"] == "rate_limited"
     assert 25 <= int(codes[2].headers["retry-after"]) <= 32
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", "127.example.org"])
+def test_beyond_loopback_there_are_keys_and_the_operators_is_none_of_them(host: str) -> None:
+    for keys in ([], [OPERATOR_KEY]):
+        with pytest.raises(RecipeError, match=r"serving\.host") as refused:
+            auth.guard(keys, host)
+        assert f"{host} and no API key" in str(refused.value) and "serving key NAME" in str(refused.value)
+    auth.guard([OPERATOR_KEY, CLIENT_KEY], host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
+def test_on_loopback_none_are_needed(host: str) -> None:
+    auth.guard([], host)
