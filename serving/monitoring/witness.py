@@ -30,7 +30,7 @@ from serving.monitoring.likeness import likeness
 from serving.monitoring.monitor import Reply
 from serving.monitoring.outbox import Outbox
 from serving.monitoring.shadows import Compared, Shadows
-from serving.seams.observe import CHAMPION, Arm, Ask, Feedback, Record
+from serving.seams.observe import CHAMPION, Arm, Ask, Feedback, LetIn, Record
 from serving.traffic.log import TrafficLog, kept
 
 log = logging.getLogger(__name__)
@@ -117,11 +117,11 @@ class Witness:
         if not self._feed(given):
             self._batch.said.append(given)
 
-    def router(self) -> Any:
+    def router(self, known: LetIn) -> Any:
         """See `Observer.router`."""
         from serving.page.routes import router
 
-        return router(self.state)
+        return router(self.state, known)
 
     async def state(self) -> dict[str, Any]:
         """What the page shows; raises what reaching the monitor raises."""

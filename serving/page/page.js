@@ -151,10 +151,22 @@ function say(words, bad) {
   at("status").className = bad ? "bad" : "";
 }
 
+const given = () => at("key").value.trim();
+const withKey = () => (given() ? {authorization: `Bearer ${given()}`} : {});
+let refused = null; // the key that was not let in, "" for none: it is not tried again
+
 async function look() {
+  const key = given();
+  if (key === refused) return;
   try {
-    const answered = await fetch("/ui/state", {cache: "no-store"});
+    const answered = await fetch("/ui/state", {cache: "no-store", headers: withKey()});
     const state = await answered.json();
+    if (answered.status === 401) {
+      refused = key;
+      at("entry").hidden = false;
+      say(key ? "this key is not known here" : "an API key is needed", true);
+      return;
+    }
     if (!answered.ok) {
       say("the monitor is on its way up", true);
       return;
@@ -177,11 +189,11 @@ async function base64(file) {
 
 async function ask(event) {
   event.preventDefault();
-  const button = event.target.querySelector("button"), key = at("key").value;
+  const button = event.target.querySelector("button");
   button.disabled = true;
   try {
     const images = await Promise.all([...at("images").files].map(base64));
-    const headers = {"content-type": "application/json", ...(key ? {authorization: `Bearer ${key}`} : {})};
+    const headers = {"content-type": "application/json", ...withKey()};
     const answered = await fetch("/v1/predict", {method: "POST", headers, body: JSON.stringify({text: at("text").value, images})});
     const found = await answered.json();
     if (!answered.ok) {
@@ -201,5 +213,6 @@ async function ask(event) {
 }
 
 at("try").addEventListener("submit", ask);
+at("enter").addEventListener("submit", (event) => { event.preventDefault(); look(); });
 look();
 setInterval(look, EVERY_MS);

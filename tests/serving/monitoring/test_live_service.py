@@ -18,6 +18,7 @@ from serving.deployment.served import CHALLENGER, Names, ServedArm
 from serving.monitoring import watcher
 from serving.traffic import log as traffic
 from serving.traffic import verdicts
+from serving.web import auth
 
 pytestmark = pytest.mark.slow
 MODEL = "watched"
@@ -37,9 +38,12 @@ def watched(serve_ready: None, bundle: Path, teacher: Path, store: Store) -> Ite
     folder = str(bundle.resolve())
     arm = ServedArm(name=CHALLENGER, model=MODEL, version="2", bundle=folder, weight=0.0, app=app_of(folder))
     options = app.Options(arms=(arm,), observer={"open": watcher.OPEN, "args": settings})
-    section = ServingSection(student_ms=5000.0, total_ms=8000.0)
+    secret, key = auth.draw("shop", "client", per_minute=100_000)
+    auth.add(store.workspace / "keys.json", key)
+    section = ServingSection(student_ms=5000.0, total_ms=8000.0, keys_file=str(store.workspace / "keys.json"))
     running = app.start(bundle, teacher, section, names=Names(MODEL, "1", "t"), options=options)
-    with httpx.Client(base_url=running.url, timeout=30, trust_env=False) as client:
+    headers = {"authorization": f"Bearer {secret}"}
+    with httpx.Client(base_url=running.url, timeout=30, trust_env=False, headers=headers) as client:
         yield client
     running.stop()
 
@@ -81,7 +85,9 @@ def test_a_challenger_climbs_its_ramp_while_requests_are_logged_judged_and_measu
     assert state["cost"]["teacher"] > 0
     said = watched.post("/v1/feedback", json={"request_id": asked[0], "reward": 1.0, "label": "seven"})
     assert said.status_code in (200, 202)
-    assert watched.get("/ui").status_code == 200
+    stranger = {"authorization": ""}
+    assert watched.get("/ui", headers=stranger).status_code == 200  # the page itself, which asks for the key
+    assert watched.get("/ui/state", headers=stranger).status_code == 401
     assert ("canary", "none") in {(one.kind, one.decision) for one in verdicts.read(store, MODEL)}
     await_metrics("latency_ms_bucket", "arm_requests_total", "shadows_total", "arm_share", "agreement_low",
                   "replica_memory_bytes", "requests_total", "breaker_open")  # fmt: skip

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from cluster.errors import RecipeError
+from serving.page.routes import router
+from serving.seams.observe import Quiet
 from serving.web import auth
 
 CLIENT, CLIENT_KEY = auth.draw("shop", "client", per_minute=2)
@@ -57,6 +59,29 @@ def test_the_document_says_which_routes_want_which_key_and_they_do(web: Any) -> 
         for method, operation in operations.items():
             needed = "security" in operation and {} not in operation["security"]
             assert (web.send(free, method.upper(), path).status_code == 401) == needed == path.startswith("/v1/admin/")
+
+
+class Shown(Quiet):
+    """An observer with the page's routes."""
+
+    def router(self, known: Any) -> Any:
+        async def state() -> dict[str, Any]:
+            return {"model": "m"}
+
+        return router(state, known)
+
+
+def test_figures_are_for_those_who_have_a_key_and_looking_costs_none_of_its_rate(web: Any) -> None:
+    keyed, free = web.desk(web.seven, keys=[CLIENT_KEY]), web.desk(web.seven, keys=[OPERATOR_KEY])
+    keyed.observer = free.observer = Shown()
+    for page in ("/ui", "/ui/page.js", "/ui/page.css"):
+        assert web.send(keyed, "GET", page).status_code == 200
+    for headers in ({}, bearer("wrong")):
+        refused = web.send(keyed, "GET", "/ui/state", headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
+    looks = [web.send(keyed, "GET", "/ui/state", headers=bearer(CLIENT)) for _ in range(5)]
+    assert [look.json() for look in looks] == [{"model": "m"}] * 5  # the key may ask models twice a minute
+    assert web.send(free, "GET", "/ui/state").status_code == 200
 
 
 def test_a_key_that_asks_too_often_is_told_when_to_come_again(web: Any) -> None:
