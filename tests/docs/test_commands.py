@@ -43,7 +43,7 @@ RUN: dict[str, tuple[str, str]] = {
     "jobs schedule": ("tests/jobs/after/test_commands.py", '"schedule"'),
     "serving config": ("tests/serving/commands/test_commands.py", '"config"'),
     "serving key": ("tests/serving/commands/test_commands.py", '"key"'),
-    "serving kill": ("tests/serving/deployment/test_changes.py", '"kill"'),
+    "serving kill": ("tests/serving/deployment/test_live.py", 'live.serving("kill"'),
     "serving rollback": ("tests/serving/deployment/test_live.py", '"rollback"'),
     "tuning search": ("tests/tuning/test_search.py", '"search"'),
     "make check": (".ci/run", "make check"),
