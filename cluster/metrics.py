@@ -34,7 +34,8 @@ class Metric:
         return f"ray_{PREFIX}{self.name}{'_total' if self.kind == 'counter' else ''}"
 
 
-# Of the gateways and the monitor beside them. `measure` is `same` (share of equal answers), of written texts `bleu`.
+# Of gateways, students and teachers (`kind`) and the monitor beside them. `measure` is `same` (share of equal answers),
+# of written texts `bleu`.
 SERVED = (
     Metric("requests", "counter", "count", ("model", "outcome"), "Requests by who answered."),
     Metric("fallbacks", "counter", "count", ("model", "reason"), "Student answers not taken at once, by reason."),
@@ -61,7 +62,7 @@ SERVED = (
     Metric("breaker_open", "gauge", "0 or 1", ("model", "target"), "Whether the circuit breaker keeps calls away."),
     Metric("hedges", "counter", "count", ("model", "result"), "Second requests sent because the first was late."),
     Metric("shed", "counter", "count", ("model",), "Requests refused because the queue was full (429)."),
-    Metric("replica_memory_bytes", "gauge", "bytes", ("model", "replica"), "Resident memory of a gateway replica."),
+    Metric("replica_memory_bytes", "gauge", "bytes", ("model", "kind", "replica"), "Resident memory of a replica."),
 )  # fmt: skip
 # Of a run's driver; on a node that outlives it the last values stay.
 PIPELINE = (

@@ -113,10 +113,10 @@ def _served() -> tuple[Alert, ...]:
         ),
         Alert(
             "RaydistillMemory", f"{series('replica_memory_bytes')} > {MEMORY_GIB * GIB}", "5m", "ticket",
-            f"Replica {{{{ $labels.replica }}}} holds {{{{ $value | humanize1024 }}}}B, more than {MEMORY_GIB} GiB.",
+            f"Replica {{{{ $labels.replica }}}} ({{{{ $labels.kind }}}}) holds {{{{ $value | humanize1024 }}}}B, more "
+            f"than {MEMORY_GIB} GiB.",
             "A leak grows, a large model stands: see the panel. Lower serving.queue_max, or restart the "
-            "replica (two of "
-            "them: nobody notices).",
+            "replica (two of them: nobody notices). A teacher that is that large by nature: silence kind teacher.",
         ),
         Alert(
             "RaydistillFailing",

@@ -47,7 +47,8 @@ def _served() -> tuple[Panel, ...]:
         Panel("Refused (429) and hedged", (
             (per_s % ("model", series("shed")), "refused"), (per_s % ("result", series("hedges")), "hedge {{result}}"),
         ), "reqps"),
-        Panel("Memory of replicas", ((series("replica_memory_bytes") + of, "{{replica}}"),), "bytes", MEMORY_GIB * GIB),
+        Panel("Memory of replicas", ((series("replica_memory_bytes") + of, "{{kind}} {{replica}}"),), "bytes",
+              MEMORY_GIB * GIB),
         Panel("Shadows", ((per_s % ("arm, result", series("shadows")), "{{arm}} {{result}}"),), "reqps"),
         Panel("Traffic log", (
             (per_s % ("model", series("traffic_rows")), "written"),

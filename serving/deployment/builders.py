@@ -36,7 +36,7 @@ def gateway(args: Mapping[str, Any]) -> Any:
 
 
 def student(args: Mapping[str, Any]) -> Any:
-    """An arm's application, from `{"bundle", "limits", "section", "placement"}`."""
+    """An arm's application, from `{"bundle", "limits", "section", "placement", "model"}`."""
     from ray import serve
 
     from serving.deployment.student import Deployed
@@ -46,11 +46,11 @@ def student(args: Mapping[str, Any]) -> Any:
         Deployed, name=STUDENT, num_replicas=section.replicas, max_ongoing_requests=ONGOING_MAX,
         **_shared(section, args["placement"]),
     )  # fmt: skip
-    return deployment.bind(args["bundle"], args["limits"])
+    return deployment.bind(args["bundle"], args["limits"], args["model"])
 
 
 def teacher(args: Mapping[str, Any]) -> Any:
-    """The teacher's application, from `{"folder", "section", "placement"}`."""
+    """The teacher's application, from `{"folder", "section", "placement", "model"}`."""
     from ray import serve
 
     from serving.deployment.teacher import Teacher
@@ -60,7 +60,7 @@ def teacher(args: Mapping[str, Any]) -> Any:
         Teacher, name=TEACHER, max_ongoing_requests=section.teacher_concurrency,
         max_queued_requests=4 * section.teacher_concurrency, **_shared(section, args["placement"]),
     )  # fmt: skip
-    return deployment.bind(Path(args["folder"]))
+    return deployment.bind(Path(args["folder"]), args["model"])
 
 
 def _listens() -> str:

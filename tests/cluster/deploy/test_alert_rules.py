@@ -59,6 +59,7 @@ def failed(at: int, reason: str) -> Series:
 
 
 TRAINS, ANSWERS = {"run": "r", "step": "distill"}, {"run": "r", "step": "generate"}
+KINDS = ("gateway", "student", "teacher")
 ARM = {"model": "m", "arm": "a"}
 RUNS = rising("step_seconds", 60, **TRAINS)
 STUDENT_STANDS = still("step_still_s", 700, **TRAINS, part="student")
@@ -91,8 +92,8 @@ CASES: dict[str, tuple[list[Series], list[Series]]] = {
         [still("srm", 2, model="m", experiment="e") | still("srm_limit", 3, model="m", experiment="e")],
     ),
     "RaydistillMemory": (
-        [still("replica_memory_bytes", 3e9, model="m", replica="r")],
-        [still("replica_memory_bytes", 1e9, model="m", replica="r")],
+        [still("replica_memory_bytes", 3e9, model="m", replica="r", kind=kind) for kind in KINDS],
+        [still("replica_memory_bytes", 1e9, model="m", replica="r", kind=kind) for kind in KINDS],
     ),
     "RaydistillFailing": (
         [rising("requests", 95, model="m", outcome="student") | rising("requests", 5, model="m", outcome="unanswered")],
