@@ -64,6 +64,7 @@ NOT_RUN = {
     "make .venv/ready": "a network; the first step of .ci/run",
     "ray up": "machines or a cloud",
     "ssh -L": "the machines of the launcher",
+    "export RAYDISTILL_SERVING_URL=": "a service on a cluster; tests/serving/deployment/test_declared.py has one",
     "RAY_AUTH_TOKEN_PATH=": "the machines of the launcher; doctor itself is run on a local cluster",
     "docker build": "docker",
     "kubectl": "Kubernetes",
