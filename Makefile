@@ -45,7 +45,8 @@ bench: $(READY)  ## measurements beside other tools, into docs/benchmarks.md
 
 chaos: $(READY)  ## the hard tests: kills at random moments, over and over
 	@$(PY) -m pytest tests/chaos $(ARGS)
-	@RAYDISTILL_SOAK_S=600 $(PY) -m pytest tests/serving/deployment/test_live.py -k overload $(ARGS)
+	@RAYDISTILL_SOAK_S=600 RAYDISTILL_RECORD=1 $(PY) -m pytest tests/serving/deployment/test_live.py \
+		tests/serving/deployment/test_split_mode.py -k "overload or killed" $(ARGS)
 
 docs: $(READY)  ## write docs/recipes.md and the README's tables from the code
 	@$(PY) -m jobs.after.reference

@@ -34,7 +34,8 @@ class Metric:
         return f"ray_{PREFIX}{self.name}{'_total' if self.kind == 'counter' else ''}"
 
 
-# Of the gateways and the monitor beside them.
+# Of gateways, students and teachers (`kind`) and the monitor beside them. `measure` is `same` (share of equal answers),
+# of written texts `bleu`.
 SERVED = (
     Metric("requests", "counter", "count", ("model", "outcome"), "Requests by who answered."),
     Metric("fallbacks", "counter", "count", ("model", "reason"), "Student answers not taken at once, by reason."),
@@ -46,11 +47,11 @@ SERVED = (
     Metric("traffic_rows", "counter", "count", ("model",), "Rows of the traffic log written."),
     Metric("traffic_dropped", "counter", "count", ("model", "reason"), "Rows of the traffic log not written."),
     Metric("feedback", "counter", "count", ("model", "kind"), "Feedback by kind: reward or label."),
-    Metric("agreement", "gauge", "share", ("model", "arm"), "Agreement with the teacher on judged shadows."),
-    Metric("agreement_low", "gauge", "share", ("model", "arm"), "Lower end of its confidence sequence."),
-    Metric("agreement_high", "gauge", "share", ("model", "arm"), "Upper end of its confidence sequence."),
+    Metric("agreement", "gauge", "share", ("model", "arm", "measure"), "Agreement with the teacher on judged shadows."),
+    Metric("agreement_low", "gauge", "share", ("model", "arm", "measure"), "Lower end of its confidence sequence."),
+    Metric("agreement_high", "gauge", "share", ("model", "arm", "measure"), "Upper end of its confidence sequence."),
     Metric("judged", "gauge", "count", ("model", "arm"), "Judged shadows behind the agreement."),
-    Metric("accuracy", "gauge", "share", ("model",), "Right answers among those with a true label, last window."),
+    Metric("accuracy", "gauge", "share", ("model", "measure"), "Right answers among those with a label, last window."),
     Metric("arm_share", "gauge", "share", ("model", "arm"), "Share of units that the arm is asked to have."),
     Metric("evidence", "gauge", "log10", ("model", "arm", "metric"), "log10 e-value that the arm is worse."),
     Metric("srm", "gauge", "log10", ("model", "experiment"), "log10 e-value that the split is not as asked."),
@@ -61,7 +62,7 @@ SERVED = (
     Metric("breaker_open", "gauge", "0 or 1", ("model", "target"), "Whether the circuit breaker keeps calls away."),
     Metric("hedges", "counter", "count", ("model", "result"), "Second requests sent because the first was late."),
     Metric("shed", "counter", "count", ("model",), "Requests refused because the queue was full (429)."),
-    Metric("replica_memory_bytes", "gauge", "bytes", ("model", "replica"), "Resident memory of a gateway replica."),
+    Metric("replica_memory_bytes", "gauge", "bytes", ("model", "kind", "replica"), "Resident memory of a replica."),
 )  # fmt: skip
 # Of a run's driver; on a node that outlives it the last values stay.
 PIPELINE = (

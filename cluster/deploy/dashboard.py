@@ -32,11 +32,8 @@ def _served() -> tuple[Panel, ...]:
     return (
         Panel("Requests by who answered", ((per_s % ("outcome", series("requests")), "{{outcome}}"),), "reqps"),
         Panel("Latency p95 by arm", ((p95("latency_ms", "arm"), "{{arm}}"),), "ms", LATENCY_MS),
-        Panel(
-            "Agreement with the teacher, with its confidence sequence",
-            ((series("agreement") + of, "{{arm}}"), (series("agreement_low") + of, "{{arm}} low"),
-             (series("agreement_high") + of, "{{arm}} high")), "percentunit", AGREEMENT,
-        ),
+        Panel("Agreement with the teacher, with its confidence sequence", _agreement("same"), "percentunit", AGREEMENT),
+        Panel("BLEU of written texts against the teacher's", _agreement("bleu"), "percentunit"),
         Panel("Share of units", ((series("arm_share") + of, "{{arm}}"),), "percentunit"),
         Panel("Why the student was not enough", ((per_s % ("reason", series("fallbacks")), "{{reason}}"),), "reqps"),
         Panel("Evidence that an arm is worse", ((series("evidence") + of, "{{arm}} {{metric}} (log10)"),)),
@@ -50,7 +47,8 @@ def _served() -> tuple[Panel, ...]:
         Panel("Refused (429) and hedged", (
             (per_s % ("model", series("shed")), "refused"), (per_s % ("result", series("hedges")), "hedge {{result}}"),
         ), "reqps"),
-        Panel("Memory of replicas", ((series("replica_memory_bytes") + of, "{{replica}}"),), "bytes", MEMORY_GIB * GIB),
+        Panel("Memory of replicas", ((series("replica_memory_bytes") + of, "{{kind}} {{replica}}"),), "bytes",
+              MEMORY_GIB * GIB),
         Panel("Shadows", ((per_s % ("arm, result", series("shadows")), "{{arm}} {{result}}"),), "reqps"),
         Panel("Traffic log", (
             (per_s % ("model", series("traffic_rows")), "written"),
@@ -58,6 +56,13 @@ def _served() -> tuple[Panel, ...]:
         ), "reqps"),
         Panel("Decisions", ((f"sum by (kind, decision) ({series('decisions')}{of})", "{{kind}}: {{decision}}"),)),
     )  # fmt: skip
+
+
+def _agreement(measure: str) -> tuple[tuple[str, str], ...]:
+    of = f'{{model=~"$model",measure="{measure}"}}'
+    return tuple(
+        (series(f"agreement{end}") + of, f"{{{{arm}}}}{end.replace('_', ' ')}") for end in ("", "_low", "_high")
+    )
 
 
 def _running() -> tuple[Panel, ...]:

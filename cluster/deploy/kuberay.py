@@ -21,6 +21,7 @@ IDLE_S = 120  # a worker group's node is given back after this
 PREEMPT_S = 120  # what clouds give a spot node to end
 UPGRADE_S = 300
 HTTP_PORT = 8000
+GATEWAY = "serving.deployment.builders:gateway"  # import path of what answers over HTTP in our documents
 
 
 def raycluster(name: str, recipe: Recipe, options: needs.Options) -> str:
@@ -50,11 +51,13 @@ def rayservice(name: str, recipe: Recipe, options: needs.Options, document: str)
     """Return the YAML of a service; the operator brings a new cluster up before it takes the old one away.
 
     document: what `serve deploy` takes (YAML or JSON), its bundles in the shared store. Raises InputError where it is
-    no Serve document.
+    no Serve document, or where its gateway would answer the whole pod network without a key.
     """
     serve = yaml.safe_load(document)
     if not isinstance(serve, dict) or not serve.get("applications"):
         raise InputError("no Serve document", got=document[:80], expected="a mapping with applications")
+    for one in serve["applications"]:
+        _keyed(one)
     http = {**(serve.get("http_options") or {}), "host": "0.0.0.0", "port": HTTP_PORT}
     serve |= {"proxy_location": "EveryNode", "http_options": http}
     spec = {
@@ -65,6 +68,21 @@ def rayservice(name: str, recipe: Recipe, options: needs.Options, document: str)
         "rayClusterConfig": _cluster(recipe, options, only=("serve",)),
     }
     return _documents(_kind("RayService", name, options, spec))
+
+
+def _keyed(application: dict[str, Any]) -> None:
+    """Raise InputError for our gateway without keys. As it listens on loopback by itself, `serving config` lets it
+    pass; in a pod it cannot stay there."""
+    if application.get("import_path") != GATEWAY:
+        return
+    plan = (application.get("args") or {}).get("plan") or {}
+    if not plan.get("keys"):
+        raise InputError(
+            f"the service would be open: whoever reaches port {HTTP_PORT} of its pods may ask",
+            got="a gateway without API keys", expected="a document made with serving.keys_file",
+            hint="python -m serving key NAME --file KEYS; "
+            "python -m serving config RECIPE --set serving.keys_file=KEYS > FILE (it holds digests, no keys)",
+        )  # fmt: skip
 
 
 def _kind(kind: str, name: str, options: needs.Options, spec: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.environment import ray_folder
-from cluster.errors import DataError, RaydistillError, RecipeError
+from cluster.errors import DataError, RaydistillError
 from cluster.recipe.serving import ServingSection
 from cluster.session import placed
 from serving.deployment import control, deploying
@@ -152,10 +152,7 @@ def stop() -> None:
 
 def _keys(section: ServingSection) -> list[auth.Key]:
     keys = [] if section.keys_file is None else auth.read(Path(section.keys_file))
-    if not section.host.startswith("127.") and not keys:
-        # Whoever reaches the port may ask: keys come first, then other addresses.
-        expected = "a loopback address (127.0.0.1), or serving.keys_file with keys in it"
-        raise RecipeError("serving.host", got=section.host, expected=expected)
+    auth.guard(keys, section.host)
     return keys
 
 

@@ -47,7 +47,7 @@ def document(service: Service, served: Served, variables: Mapping[str, str] | No
     arms = {arm.app: arm_application(arm, section, service.placement) for arm in served.arms if arm.app is not None}
     apps = [_gateway(service, served), *arms.values()]
     if service.teacher is not None:
-        apps.append(_teacher(service.teacher, service))
+        apps.append(_teacher(service.teacher, service, served.arms[0].model))
     http = {"host": section.host, "port": service.port, "request_timeout_s": REQUEST_S}
     options = {} if variables is None else {"controller_options": {"runtime_env": {"env_vars": dict(variables)}}}
     return {"http_options": http, "logging_config": SERVE_SETTINGS, **options, "applications": apps}
@@ -57,7 +57,7 @@ def arm_application(arm: ServedArm, section: ServingSection, placement: Mapping[
     """The application that answers for an arm which has one."""
     assert arm.app is not None
     args = {"bundle": arm.bundle, "limits": asdict(limits_of(section)), "section": section.model_dump(mode="json")}
-    args["placement"] = dict(placement)
+    args |= {"placement": dict(placement), "model": arm.model}
     return {"name": arm.app, "route_prefix": None, "import_path": STUDENT_PATH, "args": args}
 
 
@@ -82,8 +82,9 @@ def _gateway(service: Service, served: Served) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _teacher(folder: str, service: Service) -> dict[str, Any]:
-    args = {"folder": folder, "section": service.section.model_dump(mode="json"), "placement": service.placement}
+def _teacher(folder: str, service: Service, model: str) -> dict[str, Any]:
+    section = service.section.model_dump(mode="json")
+    args = {"folder": folder, "section": section, "placement": service.placement, "model": model}
     return {
         "name": TEACHER,
         "route_prefix": None,

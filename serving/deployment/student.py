@@ -9,6 +9,7 @@ from typing import Any
 
 from serving.bundle.answer import Answer
 from serving.deployment.loopback import keep_replica_home
+from serving.seams.memory import Report
 from serving.students.batcher import Limits
 from serving.students.stepper import Pieces, Writing, Written
 from serving.students.swap import opened
@@ -17,10 +18,11 @@ from serving.students.swap import opened
 class Deployed:
     """A bundle that answers requests from gateways."""
 
-    def __init__(self, bundle: str, limits: Mapping[str, Any]) -> None:
-        """Raises BundleError for a bundle that is not fit to serve."""
+    def __init__(self, bundle: str, limits: Mapping[str, Any], model: str) -> None:
+        """Raises BundleError for a bundle that is not fit to serve; `model` is its registered name, for metrics."""
         keep_replica_home()
         self._student = opened(Path(bundle), Limits(**limits), None)
+        self._memory = Report("student", model).loaded()
 
     async def answer(self, item: Mapping[str, Any], within_ms: float, delay_ms: float = 0.0) -> Answer:
         """See `Student.answer`."""

@@ -11,15 +11,18 @@ from typing import Any
 from serving import teachers
 from serving.bundle.answer import Answer
 from serving.deployment.loopback import keep_replica_home
+from serving.seams.memory import Report
 
 
 class Teacher:
     """A teacher's folder (a network, or which endpoint to ask) that answers one request after the other in a thread."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises DataError when the folder is none that `jobs fit` writes."""
+    def __init__(self, folder: Path, model: str) -> None:
+        """Raises DataError when the folder is none that `jobs fit` writes; `model` is the registered student's name,
+        for metrics."""
         keep_replica_home()
         self.model = teachers.open_folder(folder)
+        self._memory = Report("teacher", model).loaded()
         self._thread = ThreadPoolExecutor(1, "teacher")
 
     async def answer(self, item: Mapping[str, Any]) -> Answer:

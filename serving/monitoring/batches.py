@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from serving.experiments.arms import ArmStats
@@ -59,9 +57,3 @@ def row(record: Record, experiment: str | None, unit: str) -> dict[str, Any]:
 def now_ms() -> int:
     """Milliseconds since 1970, UTC."""
     return time.time_ns() // 1_000_000
-
-
-def resident_bytes() -> int:
-    """Memory that this process holds (bytes; Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")

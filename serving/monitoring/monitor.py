@@ -24,7 +24,7 @@ from cluster.recipe.drift import DriftSection
 from cluster.recipe.experiment import ExperimentSection
 from cluster.store import Store
 from serving.experiments.events import Batch
-from serving.monitoring import cost
+from serving.monitoring import cost, likeness
 from serving.monitoring.judge import Judge, Order
 from serving.seams.observe import Feedback
 from serving.traffic import verdicts
@@ -71,6 +71,7 @@ class Monitor:
         self.model = str(settings["model"])
         self.store = Store.open(settings["store"])
         self.section = ExperimentSection.parse(settings["experiment"])
+        self.measure = likeness.measure(str(settings["task"]))
         self.judge = Judge(self.section, DriftSection.parse(settings["drift"]), settings["references"])
         self.hands = hands
         self.decisions: deque[dict[str, Any]] = deque(maxlen=SHOWN)
@@ -141,7 +142,8 @@ class Monitor:
             },
         }  # fmt: skip
         return {
-            "model": self.model, "at_ms": time.time_ns() // 1_000_000, "alpha": self.section.alpha, "arms": arms,
+            "model": self.model, "at_ms": time.time_ns() // 1_000_000, "alpha": self.section.alpha,
+            "measure": self.measure, "arms": arms,
             "experiments": [one.numbers() for one in judge.experiments.values()], "drift": drift,
             "cost": cost.per_1000(judge.stats, self.section), "decisions": list(self.decisions)[::-1],
         }  # fmt: skip
@@ -186,7 +188,7 @@ class Monitor:
             metrics.gauge("judged").set(agreement["judged"], tags=tags)
             if agreement["value"] is not None:
                 for end, key in (("", "value"), ("_low", "low"), ("_high", "high")):
-                    metrics.gauge(f"agreement{end}").set(agreement[key], tags=tags)
+                    metrics.gauge(f"agreement{end}").set(agreement[key], tags={**tags, "measure": self.measure})
         for name, experiment in judge.experiments.items():
             for measure, one in experiment.measures.items():
                 tags = {"model": self.model, "arm": experiment.arm, "metric": measure}
@@ -200,7 +202,7 @@ class Monitor:
             metrics.gauge("quality_drop").set(drop, tags={"model": self.model, "metric": name})
         accuracy = judge.quality["accuracy"].last
         if accuracy is not None:
-            metrics.gauge("accuracy").set(accuracy.value, tags={"model": self.model})
+            metrics.gauge("accuracy").set(accuracy.value, tags={"model": self.model, "measure": self.measure})
 
     def save(self, ordered: Sequence[Verdict] = ()) -> None:
         """Write what is known, and verdicts that are about to be carried out; a failure is said and tried again."""

@@ -24,13 +24,14 @@ from serving.experiments.events import Batch, Event, Judged, Measure
 from serving.experiments.split import Split, number, trials
 from serving.fallback.tokens import Tokens
 from serving.monitoring import drift
-from serving.monitoring.batches import Filling, now_ms, resident_bytes, row
+from serving.monitoring.batches import Filling, now_ms, row
 from serving.monitoring.judge import trial_arms
 from serving.monitoring.likeness import likeness
 from serving.monitoring.monitor import Reply
 from serving.monitoring.outbox import Outbox
 from serving.monitoring.shadows import Compared, Shadows
-from serving.seams.observe import CHAMPION, Arm, Ask, Feedback, Record
+from serving.seams.memory import Report
+from serving.seams.observe import CHAMPION, Arm, Ask, Feedback, LetIn, Record
 from serving.traffic.log import TrafficLog, kept
 
 log = logging.getLogger(__name__)
@@ -117,11 +118,11 @@ class Witness:
         if not self._feed(given):
             self._batch.said.append(given)
 
-    def router(self) -> Any:
+    def router(self, known: LetIn) -> Any:
         """See `Observer.router`."""
         from serving.page.routes import router
 
-        return router(self.state)
+        return router(self.state, known)
 
     async def state(self) -> dict[str, Any]:
         """What the page shows; raises what reaching the monitor raises."""
@@ -155,11 +156,10 @@ class Witness:
             self.shadows.start()
 
     async def _run(self) -> None:
+        memory = Report("gateway", self.model, self._batch.gateway[:8])
         while True:
             await asyncio.sleep(PUSH_S)
-            metrics.gauge("replica_memory_bytes").set(
-                resident_bytes(), tags={"model": self.model, "replica": self._batch.gateway[:8]}
-            )
+            memory.tell()
             try:
                 await self.push()
             except Exception as error:  # noqa: BLE001 - the monitor may be on its way up again

@@ -48,7 +48,9 @@ function range(agreement, from) {
   return made;
 }
 
-function arm(one, from, alpha) {
+const MEASURES = {same: "agrees with the teacher", bleu: "BLEU against the teacher"};
+
+function arm(one, from, alpha, measure) {
   const made = make("article", null, "card");
   made.append(make("h3", `${one.name}, version ${one.version}`));
   if (one.requests == null) {
@@ -60,7 +62,7 @@ function arm(one, from, alpha) {
     ["latency p50 / p95", `${ms(one.p50_ms)} / ${ms(one.p95_ms)}`],
     ["deferred to the teacher", percent(one.deferral)], ["without an answer", percent(one.errors, 2)],
     ["users' reward (0 to 1)", one.reward == null ? "–" : `${one.reward.toFixed(3)} of ${count(one.rewarded)}`],
-    ["agrees with the teacher", one.agreement.value == null ? "–" : percent(one.agreement.value)],
+    [MEASURES[measure], one.agreement.value == null ? "–" : percent(one.agreement.value)],
   ]));
   if (one.agreement.value != null) {
     made.append(range(one.agreement, from));
@@ -78,7 +80,7 @@ function arms(state) {
   }));
   const lows = state.arms.filter((one) => one.agreement && one.agreement.value != null).map((one) => one.agreement.low);
   const from = Math.floor(10 * Math.min(0.9, ...lows)) / 10;
-  at("arms").replaceChildren(...state.arms.map((one) => arm(one, from, state.alpha)));
+  at("arms").replaceChildren(...state.arms.map((one) => arm(one, from, state.alpha, state.measure)));
 }
 
 function cost(found) {
@@ -97,7 +99,7 @@ const WORDS = {
 };
 
 // Measures are shares of units that went well: of errors and deferrals those without.
-const GOOD = {agreement: "agrees with the teacher", reward: "reward", errors: "answered", deferrals: "not deferred"};
+const GOOD = {agreement: "like the teacher's", reward: "reward", errors: "answered", deferrals: "not deferred"};
 
 function experiment(one) {
   const made = make("div"), line = -Math.log10(one.alpha);
@@ -149,10 +151,22 @@ function say(words, bad) {
   at("status").className = bad ? "bad" : "";
 }
 
+const given = () => at("key").value.trim();
+const withKey = () => (given() ? {authorization: `Bearer ${given()}`} : {});
+let refused = null; // the key that was not let in, "" for none: it is not tried again
+
 async function look() {
+  const key = given();
+  if (key === refused) return;
   try {
-    const answered = await fetch("/ui/state", {cache: "no-store"});
+    const answered = await fetch("/ui/state", {cache: "no-store", headers: withKey()});
     const state = await answered.json();
+    if (answered.status === 401) {
+      refused = key;
+      at("entry").hidden = false;
+      say(key ? "this key is not known here" : "an API key is needed", true);
+      return;
+    }
     if (!answered.ok) {
       say("the monitor is on its way up", true);
       return;
@@ -175,11 +189,11 @@ async function base64(file) {
 
 async function ask(event) {
   event.preventDefault();
-  const button = event.target.querySelector("button"), key = at("key").value;
+  const button = event.target.querySelector("button");
   button.disabled = true;
   try {
     const images = await Promise.all([...at("images").files].map(base64));
-    const headers = {"content-type": "application/json", ...(key ? {authorization: `Bearer ${key}`} : {})};
+    const headers = {"content-type": "application/json", ...withKey()};
     const answered = await fetch("/v1/predict", {method: "POST", headers, body: JSON.stringify({text: at("text").value, images})});
     const found = await answered.json();
     if (!answered.ok) {
@@ -199,5 +213,6 @@ async function ask(event) {
 }
 
 at("try").addEventListener("submit", ask);
+at("enter").addEventListener("submit", (event) => { event.preventDefault(); look(); });
 look();
 setInterval(look, EVERY_MS);

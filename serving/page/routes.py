@@ -1,4 +1,7 @@
-"""The page's routes: `/ui` with its two files, and `/ui/state`, the JSON document behind it."""
+"""The page's routes: `/ui` with its two files, open to all, and `/ui/state`, the JSON document behind it.
+
+That one asks for a client key where keys exist: models, traffic and decisions are for those who may ask the models.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import RaydistillError
+from serving.seams.observe import LetIn
 
 log = logging.getLogger(__name__)
 
@@ -17,9 +21,10 @@ KINDS = {"page.html": "text/html", "page.js": "text/javascript", "page.css": "te
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:"
 
 
-def router(state: Callable[[], Awaitable[dict[str, Any]]]) -> Any:
-    """A `fastapi.APIRouter`; `state` gives what the page shows, or raises RaydistillError."""
-    from fastapi import APIRouter
+def router(state: Callable[[], Awaitable[dict[str, Any]]], known: LetIn) -> Any:
+    """A `fastapi.APIRouter`; `state` gives what the page shows, or raises RaydistillError; `known` raises for who may
+    not see it."""
+    from fastapi import APIRouter, Depends
     from fastapi.responses import JSONResponse, Response
 
     made = APIRouter(include_in_schema=False)
@@ -43,7 +48,7 @@ def router(state: Callable[[], Awaitable[dict[str, Any]]]) -> Any:
         """Its style."""
         return file("page.css")
 
-    @made.get("/ui/state")
+    @made.get("/ui/state", dependencies=[Depends(known)])
     async def shown() -> JSONResponse:
         """What it shows; 503 while the monitor is on its way up."""
         try:

@@ -18,6 +18,8 @@ CHAMPION = "champion"
 
 # Asks an arm by name, or "teacher", beside the request that is answered; raises what the model raises.
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[Answer]]
+# A FastAPI dependency: raises Refusal for a request without a key where keys exist.
+LetIn = Callable[..., Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ class Observer(Protocol):
     def feedback(self, given: Feedback) -> None:
         """Told of every accepted feedback; the same one may come twice (HAProxy repeats a request)."""
 
-    def router(self) -> Any | None:
-        """A `fastapi.APIRouter` of routes to add (`/ui`), None for none."""
+    def router(self, known: LetIn) -> Any | None:
+        """A `fastapi.APIRouter` of routes to add (`/ui`), None for none; what shows figures depends on `known`."""
 
     async def close(self) -> None:
         """Write out what is held; the replica ends."""
@@ -111,7 +113,7 @@ class Quiet:
     def feedback(self, given: Feedback) -> None:
         """Not written down."""
 
-    def router(self) -> None:
+    def router(self, known: LetIn) -> None:
         """No routes."""
 
     async def close(self) -> None:

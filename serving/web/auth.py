@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import json
 import os
 import secrets
@@ -19,7 +20,7 @@ from typing import Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from cluster.errors import DataError, InputError
+from cluster.errors import DataError, InputError, RecipeError
 from cluster.recipe.base import Section
 from serving.seams.problems import Refusal
 
@@ -70,6 +71,28 @@ class Keys:
         if needs == "admin" and key.role != "admin":
             raise Refusal("forbidden", f"the key {key.name!r} has the role {key.role}, expected admin")
         return Caller(key.name, key.role, key.per_minute)
+
+
+def guard(keys: Sequence[Key], host: str) -> None:
+    """Raise RecipeError where whoever reaches `host` could ask without a key: keys come first, then other addresses.
+
+    The operator's key opens admin routes only, so it alone is none.
+    """
+    if on_loopback(host) or not Keys(keys).open:
+        return
+    raise RecipeError(
+        "serving.host", got=f"{host} and no API key: whoever reaches it may ask",
+        expected="a loopback address (127.0.0.1), or serving.keys_file with keys in it",
+        hint="python -m serving key NAME --file KEYS, then --set serving.keys_file=KEYS (`config` prints digests)",
+    )  # fmt: skip
+
+
+def on_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 OPERATOR = "operator"  # the key that `serving up` draws for its own commands

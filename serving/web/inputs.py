@@ -31,11 +31,16 @@ def request_id(request: Request) -> str:
     return str(request.state.request_id)
 
 
-def let_in(request: Request, desk: Desk, needs: Role = "client") -> Caller:
-    """Who asks. Raises Refusal for a key that is missing, unknown, of another role, or over its rate."""
+def who(request: Request, desk: Desk, needs: Role = "client") -> Caller:
+    """Who asks. Raises Refusal for a key that is missing, unknown or of another role."""
     header = request.headers.get("authorization", "")
     key = header[len(BEARER) :] if header.lower().startswith(BEARER) else request.headers.get(KEY_HEADER)
-    caller = desk.keys.caller(key or None, needs)
+    return desk.keys.caller(key or None, needs)
+
+
+def let_in(request: Request, desk: Desk, needs: Role = "client") -> Caller:
+    """Who asks, counted against the key's rate. Raises Refusal as `who`, and for a key over its rate."""
+    caller = who(request, desk, needs)
     desk.limit.take(caller)
     return caller
 

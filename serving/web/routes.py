@@ -25,7 +25,11 @@ def create(desk: Desk) -> FastAPI:
     _looking(app, desk)
     chat.add(app, desk)
     admin.add(app, desk)
-    added = desk.observer.router()
+
+    async def known(request: Request) -> None:
+        inputs.who(request, desk)  # not counted: the page looks every two seconds, and would use up its key's rate
+
+    added = desk.observer.router(known)
     if added is not None:
         app.include_router(added)
     app.openapi = lambda: openapi.of(app, desk)  # type: ignore[method-assign]

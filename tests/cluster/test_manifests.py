@@ -23,7 +23,13 @@ from serving.deployment.document import BUILDERS
 
 DATA = Path(os.environ.get("RAYDISTILL_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 KUBERAY = DATA / "kuberay_v1.7.0"
-SERVE = {"applications": [{"name": "gateway", "route_prefix": "/", "import_path": f"{BUILDERS}:gateway"}]}
+KEY = {"name": "shop", "role": "client", "sha256": "0" * 64, "per_minute": None}
+PLAN = {"section": {}, "keys": [KEY]}
+SERVE: dict[str, Any] = {
+    "applications": [
+        {"name": "gateway", "route_prefix": "/", "import_path": f"{BUILDERS}:gateway", "args": {"plan": PLAN}}
+    ]
+}
 ON_PREM = manifest.Place(hosts=("10.0.0.1", "10.0.0.2", "10.0.0.3"))
 
 
@@ -147,6 +153,15 @@ def test_a_service_listens_for_others_and_keeps_its_document(tmp_path: Path) -> 
     assert serve["applications"] == SERVE["applications"]
     with pytest.raises(InputError, match="what does the service run"):
         made("rayservice", place=manifest.Place())
+
+
+@pytest.mark.parametrize("args", [None, {}, {"plan": {"section": {}}}, {"plan": PLAN | {"keys": []}}])
+def test_a_gateway_without_keys_is_no_service_for_a_pod_network(args: Any, tmp_path: Path) -> None:
+    open_to_all = {"applications": [SERVE["applications"][0] | {"args": args}]}
+    (tmp_path / "serve.json").write_text(json.dumps(open_to_all))
+    with pytest.raises(InputError, match="port 8000 of its pods may ask") as refused:
+        made("rayservice", place=manifest.Place(serve=str(tmp_path / "serve.json")))
+    assert "python -m serving key NAME --file KEYS" in str(refused.value)
 
 
 @pytest.mark.parametrize("place", [ON_PREM, *(manifest.Place(cloud=cloud) for cloud in vm.CLOUDS)], ids=str)

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.deploy import kuberay
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOLLOWED = ("tutorial.md", "extending.md")  # their blocks are run as they stand, by the tests beside this one
@@ -41,7 +43,7 @@ RUN: dict[str, tuple[str, str]] = {
     "jobs schedule": ("tests/jobs/after/test_commands.py", '"schedule"'),
     "serving config": ("tests/serving/commands/test_commands.py", '"config"'),
     "serving key": ("tests/serving/commands/test_commands.py", '"key"'),
-    "serving kill": ("tests/serving/deployment/test_declared.py", 'serving("kill"'),
+    "serving kill": ("tests/serving/deployment/test_live.py", 'live.serving("kill"'),
     "serving rollback": ("tests/serving/deployment/test_live.py", '"rollback"'),
     "tuning search": ("tests/tuning/test_search.py", '"search"'),
     "make check": (".ci/run", "make check"),
@@ -62,6 +64,7 @@ NOT_RUN = {
     "make .venv/ready": "a network; the first step of .ci/run",
     "ray up": "machines or a cloud",
     "ssh -L": "the machines of the launcher",
+    "export RAYDISTILL_SERVING_URL=": "a service on a cluster; tests/serving/deployment/test_declared.py has one",
     "RAY_AUTH_TOKEN_PATH=": "the machines of the launcher; doctor itself is run on a local cluster",
     "docker build": "docker",
     "kubectl": "Kubernetes",
@@ -129,6 +132,9 @@ def test_the_manifests_of_the_page_are_written(checkout: Path) -> None:
     """The lines of clusters.md word by word, but for the shell's prompt."""
     lines = [line for line in code(ROOT / "docs" / "clusters.md") if line.startswith("python -m cluster manifest")]
     assert len(lines) >= 3
+    key = {"name": "shop", "sha256": "0" * 64}  # the page's serve.yaml: `serving config` needs a promoted model first
+    gateway = {"name": "gateway", "import_path": kuberay.GATEWAY, "args": {"plan": {"section": {}, "keys": [key]}}}
+    (checkout / "serve.yaml").write_text(yaml.safe_dump({"applications": [gateway]}))
     for line in lines:
         words = [sys.executable, *line.split()[1:]]
         done = subprocess.run(words, cwd=checkout, capture_output=True, text=True, check=False, timeout=120)

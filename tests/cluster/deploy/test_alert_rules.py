@@ -59,17 +59,23 @@ def failed(at: int, reason: str) -> Series:
 
 
 TRAINS, ANSWERS = {"run": "r", "step": "distill"}, {"run": "r", "step": "generate"}
+KINDS = ("gateway", "student", "teacher")
+ARM = {"model": "m", "arm": "a"}
 RUNS = rising("step_seconds", 60, **TRAINS)
 STUDENT_STANDS = still("step_still_s", 700, **TRAINS, part="student")
 # Rule -> series that make it fire, and series that leave it quiet (each a case of its own).
 CASES: dict[str, tuple[list[Series], list[Series]]] = {
     "RaydistillSlow": ([latency(90)], [latency(1)]),
     "RaydistillDisagrees": (
-        [still("agreement", 0.8, model="m", arm="a") | still("judged", 800, model="m", arm="a")],
-        [still("agreement", 0.8, model="m", arm="a") | still("judged", 100, model="m", arm="a"),
-         still("agreement", 0.95, model="m", arm="a") | still("judged", 800, model="m", arm="a")],
+        [still("agreement", 0.8, **ARM, measure="same") | still("judged", 800, **ARM)],
+        [still("agreement", 0.8, **ARM, measure="same") | still("judged", 100, **ARM),
+         still("agreement", 0.95, **ARM, measure="same") | still("judged", 800, **ARM),
+         still("agreement", 0.4, **ARM, measure="bleu") | still("judged", 800, **ARM)],  # a good BLEU, not a share
     ),
-    "RaydistillInaccurate": ([still("accuracy", 0.8, model="m")], [still("accuracy", 0.95, model="m")]),
+    "RaydistillInaccurate": (
+        [still("accuracy", 0.8, model="m", measure="same")],
+        [still("accuracy", 0.95, model="m", measure="same"), still("accuracy", 0.4, model="m", measure="bleu")],
+    ),
     "RaydistillQualityFell": (
         [still("quality_drop", 0.06, model="m", metric="accuracy")],
         [still("quality_drop", 0.04, model="m", metric="accuracy")],
@@ -86,8 +92,8 @@ CASES: dict[str, tuple[list[Series], list[Series]]] = {
         [still("srm", 2, model="m", experiment="e") | still("srm_limit", 3, model="m", experiment="e")],
     ),
     "RaydistillMemory": (
-        [still("replica_memory_bytes", 3e9, model="m", replica="r")],
-        [still("replica_memory_bytes", 1e9, model="m", replica="r")],
+        [still("replica_memory_bytes", 3e9, model="m", replica="r", kind=kind) for kind in KINDS],
+        [still("replica_memory_bytes", 1e9, model="m", replica="r", kind=kind) for kind in KINDS],
     ),
     "RaydistillFailing": (
         [rising("requests", 95, model="m", outcome="student") | rising("requests", 5, model="m", outcome="unanswered")],

@@ -34,12 +34,12 @@ ray_raydistill_latency_ms_bucket{model="m",arm="champion",le="100"} %(n)d
 ray_raydistill_latency_ms_bucket{model="m",arm="champion",le="500"} %(n)d0
 ray_raydistill_latency_ms_bucket{model="m",arm="champion",le="+Inf"} %(n)d0
 # TYPE ray_raydistill_agreement gauge
-ray_raydistill_agreement{model="m",arm="champion"} 0.8
+ray_raydistill_agreement{model="m",arm="champion",measure="same"} 0.8
 ray_raydistill_judged{model="m",arm="champion"} 800
 ray_raydistill_srm{model="m",experiment="challenger"} 4
 ray_raydistill_srm_limit{model="m",experiment="challenger"} 3
 ray_raydistill_breaker_open{model="m",target="teacher"} 1
-ray_raydistill_replica_memory_bytes{model="m",replica="a"} 3e9
+ray_raydistill_replica_memory_bytes{model="m",kind="student",replica="a"} 3e9
 ray_raydistill_quality_drop{model="m",metric="agreement"} 0.12
 """
 
@@ -102,9 +102,9 @@ def test_promtool_fires_and_is_quiet_where_it_should(tmp_path: Path) -> None:
         {"series": 'ray_raydistill_latency_ms_bucket{model="m",arm="a",le="100"}', "values": "0+10x20"},
         {"series": 'ray_raydistill_latency_ms_bucket{model="m",arm="a",le="500"}', "values": "0+100x20"},
         {"series": 'ray_raydistill_latency_ms_bucket{model="m",arm="a",le="+Inf"}', "values": "0+100x20"},
-        {"series": 'ray_raydistill_agreement{model="m",arm="few"}', "values": "0.5x20"},
+        {"series": 'ray_raydistill_agreement{model="m",arm="few",measure="same"}', "values": "0.5x20"},
         {"series": 'ray_raydistill_judged{model="m",arm="few"}', "values": "100x20"},
-        {"series": 'ray_raydistill_replica_memory_bytes{model="m",replica="r"}', "values": "1e9x20"},
+        {"series": 'ray_raydistill_replica_memory_bytes{model="m",kind="gateway",replica="r"}', "values": "1e9x20"},
     ]
     expected = [
         {"exp_labels": {"severity": "page", "model": "m"}, "exp_annotations": _annotations("RaydistillSlow", "478")}

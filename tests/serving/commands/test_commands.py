@@ -69,13 +69,20 @@ def test_config_prints_what_serve_deploy_reads(promoted_store: tuple[Path, Path]
     from ray.serve.schema import ServeDeploySchema
 
     recipe, store = promoted_store
-    printed = serving("config", str(recipe), "--store", str(store), "--set", "serving.mode=split")
+    arguments = ("config", str(recipe), "--store", str(store), "--set", "serving.mode=split")
+    printed = serving(*arguments)
     document = ServeDeploySchema(**yaml.safe_load(printed.stdout))
     names = [one.name for one in document.applications]
     assert names[0] == "gateway" and names[-1] == "teacher" and names[1].startswith("arm-")
     assert document.http_options.host == "127.0.0.1"
-    # What a RayService takes of it: the same applications, reachable from outside of the pod.
+    # What a RayService takes of it: the same applications, reachable from outside of the pod, so never without keys.
     options = needs.Options(store=str(store))
+    with pytest.raises(InputError, match="may ask"):
+        kuberay.rayservice("visual", load(str(recipe)), options, printed.stdout)
+    keys = recipe.with_name("keys.json")
+    auth.add(keys, auth.draw("shop", "client")[1])
+    printed = serving(*arguments, "--set", f"serving.keys_file={keys}")
+    document = ServeDeploySchema(**yaml.safe_load(printed.stdout))
     service = yaml.safe_load(kuberay.rayservice("visual", load(str(recipe)), options, printed.stdout))
     taken = ServeDeploySchema(**yaml.safe_load(service["spec"]["serveConfigV2"]))
     assert taken.applications == document.applications

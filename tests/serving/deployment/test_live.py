@@ -16,7 +16,9 @@ pytestmark = pytest.mark.slow
 MONITOR = b"ray::Service"
 GATEWAY = b"ray::ServeReplica:gateway:gateway"
 HAPROXY = str(get_haproxy_binary()).encode()
-SOAK_S = float(os.environ.get("RAYDISTILL_SOAK_S", "45"))  # `make chaos` takes ten minutes
+SOAK_S = float(os.environ.get("RAYDISTILL_SOAK_S", "60"))  # `make chaos` takes ten minutes
+QUEUE_MS = 150.0
+P95_MS = 500  # ISSUE 7: of requests while a replica is killed, beside the teacher's answer
 CLIENTS = 3  # 16 times as many are overload
 EFFECT_S = 1.0  # after which a change of shares is seen by everybody
 RESIDENT_MORE = 0.1  # of its memory that a process may gain while it is overloaded
@@ -25,7 +27,7 @@ RESIDENT_MORE = 0.1  # of its memory that a process may gain while it is overloa
 @pytest.fixture(scope="module")
 def live(serving: Callable[..., Any]) -> Iterator[Any]:
     """Two gateways."""
-    with serving("replicas=2", "student_ms=2000.0", "total_ms=8000.0", "queue_ms=150.0") as live:
+    with serving("replicas=2", "student_ms=2000.0", "total_ms=8000.0", f"queue_ms={QUEUE_MS}") as live:
         yield live
 
 
@@ -41,6 +43,7 @@ def test_arms_come_and_go_and_swap_and_fail_no_request(
     version = str(challenge("f" * 16))
     with load(live.url, bodies, clients=4, pause_s=0.03) as asked:
         assert [arm["weight"] for arm in live.serving("split", "challenger=0.3")["arms"]] == [0.7, 0.3]
+        assert [arm["weight"] for arm in live.serving("kill", "challenger")["arms"]] == [1.0, 0.0]
         assert live.serving("promote")["arms"][0]["version"] == version  # its application as challenger goes
         assert live.serving("rollback")["arms"][0]["version"] == "1"
     assert asked.wrong == []
@@ -73,7 +76,9 @@ def test_other_shares_take_effect_within_a_second_and_fail_no_request(
     assert all(effect < EFFECT_S for effect in effects.values()), effects
 
 
-def test_a_killed_gateway_fails_no_request(live: Any, load: Any, bodies: list[dict[str, Any]]) -> None:
+def test_a_killed_gateway_fails_no_request(
+    live: Any, load: Any, bodies: list[dict[str, Any]], recorded: Callable[..., None]
+) -> None:
     gateways = live.processes(GATEWAY)
     assert len(gateways) == 2
     with load(live.url, bodies, clients=4) as asked:
@@ -82,7 +87,11 @@ def test_a_killed_gateway_fails_no_request(live: Any, load: Any, bodies: list[di
         time.sleep(12)
     assert asked.wrong == []
     assert set(asked.seen) <= {200, 202}
-    assert float(np.percentile(asked.ms, 95)) < 2000
+    p95_ms = float(np.percentile(asked.ms, 95))
+    assert p95_ms < 2000
+    what = "p95 over 14 s in which one of two gateways is killed (SIGKILL), 4 clients; no request failed"
+    recorded("serving.kill.gateway_p95", what, p95_ms, "ms", bar=f"< {P95_MS}", passed=p95_ms < P95_MS,
+             answered=len(asked.ms), slowest_ms=max(asked.ms))  # fmt: skip
 
 
 def requests_of(state: dict[str, Any]) -> int:
@@ -141,8 +150,9 @@ def resident(live: Any) -> dict[int, int]:
     return found
 
 
+@pytest.mark.timeout(300 + SOAK_S)
 def test_overload_is_refused_in_words_accepted_in_time_and_takes_no_memory(
-    live: Any, load: Any, bodies: list[dict[str, Any]]
+    live: Any, load: Any, bodies: list[dict[str, Any]], recorded: Callable[..., None]
 ) -> None:
     with load(live.url, bodies, clients=CLIENTS, pause_s=0.0) as alone:
         time.sleep(3)
@@ -155,7 +165,16 @@ def test_overload_is_refused_in_words_accepted_in_time_and_takes_no_memory(
     assert set(crowd.seen) <= {200, 202, 429}
     assert crowd.seen[429] > 0
     assert crowd.seen[200] / (SOAK_S / 3) > alone.seen[200] / 3 / 2, (alone.seen, crowd.seen)
-    assert float(np.percentile(crowd.ms, 95)) < 4000, (alone.seen, crowd.seen)
+    alone_ms, crowd_ms = (float(np.percentile(one.ms, 95)) for one in (alone, crowd))
+    assert crowd_ms < 4000, (alone.seen, crowd.seen)
     assert len(set(before) & set(after)) >= 3  # nobody has started again
     grown = {pid: (before[pid], after[pid]) for pid in set(before) & set(after)}
     assert all(late < early * (1 + RESIDENT_MORE) + 16e6 for early, late in grown.values()), grown
+    most = max(late / early for early, late in grown.values())
+    what = f"memory of gateways and HAProxy after {SOAK_S:.0f} s of overload over that after a third of it, the most"
+    recorded("serving.soak.memory", what, most, "times", bar=f"< {1 + RESIDENT_MORE}", passed=most < 1 + RESIDENT_MORE,
+             seconds=SOAK_S, bytes=list(grown.values()), answers=dict(crowd.seen))  # fmt: skip
+    what = f"p95 of the accepted answers, {16 * CLIENTS} clients without pause, the rest refused (429)"
+    limit_ms = alone_ms + QUEUE_MS
+    recorded("serving.soak.accepted_p95", what, crowd_ms, "ms", peer=f"{CLIENTS} clients", peer_value=alone_ms,
+             bar=f"< {limit_ms:.0f} ({CLIENTS} clients' + queue_ms)", passed=crowd_ms < limit_ms)  # fmt: skip

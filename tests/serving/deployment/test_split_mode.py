@@ -18,7 +18,9 @@ from serving.deployment.document import app_of
 
 pytestmark = pytest.mark.slow
 STUDENTS, TEACHER = b"ray::ServeReplica:arm-", b"ray::ServeReplica:teacher:"
-STUDENT_MS, TOTAL_MS = 1000.0, 3000.0
+# The defaults where it is measured; a machine that others use, too, needs more.
+STUDENT_MS, TOTAL_MS = (500.0, 2000.0) if "RAYDISTILL_RECORD" in os.environ else (1000.0, 3000.0)
+TEACHER_MS = 500.0
 NETWORK_MS = 500.0  # HAProxy, the client, and a machine that is busy
 
 
@@ -36,7 +38,9 @@ def student(exported: tuple[Recipe, Store, Artifact]) -> bytes:
     return f"ray::ServeReplica:{app_of(str(exported[2].path()))}:".encode()
 
 
-def test_a_killed_student_fails_no_request(live: Any, load: Any, student: bytes, questions: list[Any]) -> None:
+def test_a_killed_student_fails_no_request(
+    live: Any, load: Any, student: bytes, questions: list[Any], recorded: Callable[..., None]
+) -> None:
     students, until = live.processes(student), time.monotonic() + 60
     while len(students) != 2 and time.monotonic() < until:  # a busy machine starts one anew, and has both for a moment
         time.sleep(0.5)
@@ -48,7 +52,11 @@ def test_a_killed_student_fails_no_request(live: Any, load: Any, student: bytes,
         time.sleep(8)
     assert asked.wrong == []
     assert set(asked.seen) <= {200, 202}
-    assert float(np.percentile(asked.ms, 95)) < STUDENT_MS + 500  # 500: the teacher's answer
+    p95_ms = float(np.percentile(asked.ms, 95))
+    assert p95_ms < STUDENT_MS + TEACHER_MS
+    what = f"p95 over 10 s in which one of two students is killed (SIGKILL), split mode, student_ms {STUDENT_MS:.0f}"
+    recorded("serving.kill.student_p95", what, p95_ms, "ms", bar="< 500", passed=p95_ms < 500,
+             answered=len(asked.ms), slowest_ms=max(asked.ms))  # fmt: skip
 
 
 def test_with_every_model_down_each_request_is_a_503_in_time_that_says_why(live: Any, questions: list[Any]) -> None:

@@ -18,6 +18,11 @@ from serving.monitoring.witness import Witness
 from serving.seams.observe import CHAMPION, Arm, Record
 
 CLOCK_MS = 1_700_000_000_000
+# Task -> what the teacher says, what a student says that does well, and what one says that does not.
+SAYS = {
+    "text_classification": ("right", "right", "wrong"),
+    "text_generation": ("the cat sat on the old mat", "the cat sat on the old sofa", "a dog ran"),
+}
 
 
 class Direct:
@@ -39,12 +44,19 @@ class World:
     """Gateways, and who serves what: `served` is what a control actor would hold."""
 
     def __init__(
-        self, store: Store, rates: Mapping[str, float], gateways: int = 1, seed: int = 0, **knobs: Any
+        self,
+        store: Store,
+        rates: Mapping[str, float],
+        gateways: int = 1,
+        seed: int = 0,
+        task: str = "text_classification",
+        **knobs: Any,
     ) -> None:
-        """`rates` is how often each arm says what the teacher says."""
+        """`rates` is how often each arm's answer is as good as it gets."""
         experiment = {"ramp": [0.5], "step_units": 50, "step_s": 0.0, "shadow": 1.0, "shadow_queue": 1000} | knobs
         self.settings = {
-            "model": "m", "task": "text_classification", "store": store.root, "references": {"agreement": 0.95},
+            "model": "m", "task": task, "store": store.root,
+            "references": {} if task == "text_generation" else {"agreement": 0.95},
             "experiment": ExperimentSection(**experiment).model_dump(mode="json"),
             "traffic": TrafficSection(file_s=1000.0).model_dump(mode="json"),
             "drift": DriftSection(window=100, reference=100).model_dump(mode="json"),
@@ -55,6 +67,7 @@ class World:
         self.served |= {name: Arm(name, "m", str(2 + n), 0.0) for n, name in enumerate(challengers)}
         self.calls: list[tuple[str, dict[str, float]]] = []
         self.asked = 0
+        self.teacher, self.good, self.bad = SAYS[task]
         self.monitor = Monitor(self.settings, self)
         self.link = Direct(self.monitor)
         self.gateways = [Witness(self.settings, self.ask, self.link) for _ in range(gateways)]
@@ -68,8 +81,9 @@ class World:
         return self.answer("teacher" if arm == "teacher" else arm)
 
     def answer(self, arm: str) -> Answer:
-        right = arm == "teacher" or self.random.random() < self.rates[arm]
-        return Answer("right" if right else "wrong", 0.9)
+        if arm == "teacher":
+            return Answer(self.teacher, 0.9)
+        return Answer(self.good if self.random.random() < self.rates[arm] else self.bad, 0.9)
 
     async def split(self, shares: Mapping[str, float]) -> None:
         self.calls.append(("split", dict(shares)))

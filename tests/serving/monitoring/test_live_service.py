@@ -1,5 +1,6 @@
 """All of it over HTTP: a real gateway, a real arm beside it, a real teacher, the monitor's actor, Ray's metrics."""
 
+import re
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from serving.deployment.served import CHALLENGER, Names, ServedArm
 from serving.monitoring import watcher
 from serving.traffic import log as traffic
 from serving.traffic import verdicts
+from serving.web import auth
 
 pytestmark = pytest.mark.slow
 MODEL = "watched"
@@ -37,9 +39,12 @@ def watched(serve_ready: None, bundle: Path, teacher: Path, store: Store) -> Ite
     folder = str(bundle.resolve())
     arm = ServedArm(name=CHALLENGER, model=MODEL, version="2", bundle=folder, weight=0.0, app=app_of(folder))
     options = app.Options(arms=(arm,), observer={"open": watcher.OPEN, "args": settings})
-    section = ServingSection(student_ms=5000.0, total_ms=8000.0)
+    secret, key = auth.draw("shop", "client", per_minute=100_000)
+    auth.add(store.workspace / "keys.json", key)
+    section = ServingSection(student_ms=5000.0, total_ms=8000.0, keys_file=str(store.workspace / "keys.json"))
     running = app.start(bundle, teacher, section, names=Names(MODEL, "1", "t"), options=options)
-    with httpx.Client(base_url=running.url, timeout=30, trust_env=False) as client:
+    headers = {"authorization": f"Bearer {secret}"}
+    with httpx.Client(base_url=running.url, timeout=30, trust_env=False, headers=headers) as client:
         yield client
     running.stop()
 
@@ -81,10 +86,13 @@ def test_a_challenger_climbs_its_ramp_while_requests_are_logged_judged_and_measu
     assert state["cost"]["teacher"] > 0
     said = watched.post("/v1/feedback", json={"request_id": asked[0], "reward": 1.0, "label": "seven"})
     assert said.status_code in (200, 202)
-    assert watched.get("/ui").status_code == 200
+    stranger = {"authorization": ""}
+    assert watched.get("/ui", headers=stranger).status_code == 200  # the page itself, which asks for the key
+    assert watched.get("/ui/state", headers=stranger).status_code == 401
     assert ("canary", "none") in {(one.kind, one.decision) for one in verdicts.read(store, MODEL)}
     await_metrics("latency_ms_bucket", "arm_requests_total", "shadows_total", "arm_share", "agreement_low",
-                  "replica_memory_bytes", "requests_total", "breaker_open")  # fmt: skip
+                  "requests_total", "breaker_open")  # fmt: skip
+    await_metrics(*(f'replica_memory_bytes{{[^}}]*kind="{kind}"' for kind in ("gateway", "student", "teacher")))
     time.sleep(3)  # the log writes a file each second
     rows = {row["request_id"]: row for row in traffic.read(store, MODEL).to_pylist()}
     assert set(asked) <= set(rows)
@@ -95,7 +103,8 @@ def test_a_challenger_climbs_its_ramp_while_requests_are_logged_judged_and_measu
 
 
 def await_metrics(*names: str) -> None:
-    """Until Ray's metrics port of this node says all of these (every process reports each few seconds of its own)."""
+    """Until Ray's metrics port of this node says all of these (expressions; every process reports each few seconds of
+    its own)."""
     import ray
 
     (node,) = ray.nodes()
@@ -105,6 +114,6 @@ def await_metrics(*names: str) -> None:
     while missing and time.monotonic() < until:
         with direct.open(url, timeout=10) as answered:
             text = answered.read().decode()
-        missing = [name for name in names if f"ray_raydistill_{name}{{" not in text]
+        missing = [name for name in names if not re.search(f"^ray_raydistill_{name}", text, re.MULTILINE)]
         time.sleep(0.5)
     assert missing == []

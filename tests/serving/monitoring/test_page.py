@@ -1,6 +1,8 @@
 """The live page in a real browser: it shows a real monitor's state on a desk and on a phone, and loads nothing else."""
 
 import asyncio
+import html
+import json
 import re
 import shutil
 import socket
@@ -14,11 +16,12 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse
 
 from serving.page.routes import router
 from serving.seams.observe import CHAMPION, Feedback
+from serving.web import auth, inputs, refusals
 
 CHROMIUM = shutil.which("chromium")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Debian's package chromium is needed")
@@ -44,15 +47,35 @@ def state(live: Callable[..., Any]) -> dict[str, Any]:
     return dict(live(scenario, {CHAMPION: 0.96, "challenger": 0.97}, **knobs))
 
 
+CLIENT, CLIENT_KEY = auth.draw("shop", "client")
+
+
 @pytest.fixture
-def page(state: dict[str, Any]) -> Iterator[str]:
-    """The page over HTTP, with a predict route that answers what it is asked."""
-    app = FastAPI()
+def keys() -> list[auth.Key]:
+    """None: the service is open."""
+    return []
+
+
+class Door:
+    """What of a desk `inputs.who` needs."""
+
+    def __init__(self, keys: list[auth.Key]) -> None:
+        self.keys = auth.Keys(keys)
+
+
+@pytest.fixture
+def page(state: dict[str, Any], keys: list[auth.Key]) -> Iterator[str]:
+    """The page over HTTP, with a predict route that answers what it is asked; both want a key where there are any."""
+    app, door = FastAPI(), Door(keys)
+    refusals.install(app)
 
     async def found() -> dict[str, Any]:
         return state
 
-    @app.post("/v1/predict")
+    async def known(request: Request) -> None:
+        inputs.who(request, door)  # type: ignore[arg-type]
+
+    @app.post("/v1/predict", dependencies=[Depends(known)])
     async def predict(request: Request) -> dict[str, Any]:
         body = await request.json()
         return {"text": f"{body['text']}{HOSTILE}", "confidence": 0.5, "latency_ms": 3.0, "arm": "champion",
@@ -64,11 +87,22 @@ def page(state: dict[str, Any]) -> Iterator[str]:
 
     @app.get("/asked")
     async def asked() -> HTMLResponse:
-        ask = "d.getElementById('text').value = 'seven'; d.querySelector('button').click()"
+        ask = "d.getElementById('text').value = 'seven'; d.querySelector('#try button').click()"
         read = "title = d.getElementById('answer').textContent"
         return HTMLResponse(FRAME % (1000, f"{ask}; setTimeout(() => {{ document.{read} }}, 1000)", 1500))
 
-    app.include_router(router(found))
+    @app.get("/entered/{key}")
+    async def entered(key: str) -> HTMLResponse:
+        before = "const was = [d.getElementById('status').textContent, d.getElementById('entry').hidden]"
+        enter = f"d.getElementById('key').value = '{key}'; d.querySelector('#enter button').click()"
+        ask = "d.getElementById('text').value = 'seven'; d.querySelector('#try button').click()"
+        ids = "['status', 'model', 'arms', 'answer']"
+        read = f"title = JSON.stringify([was, {ids}.map((id) => d.getElementById(id).textContent)])"
+        return HTMLResponse(
+            FRAME % (1000, f"{before}; {enter}; {ask}; setTimeout(() => {{ document.{read} }}, 1000)", 1500)
+        )
+
+    app.include_router(router(found, known))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -99,6 +133,27 @@ def test_the_page_shows_arms_split_agreement_cost_experiments_and_decisions(page
                   "live,"):  # fmt: skip
         assert words in re.sub(r"\s+", " ", shown), words
     assert 'data-ready="yes"' in dom
+
+
+@needs_browser
+@pytest.mark.parametrize("keys", [[CLIENT_KEY]], ids=["keyed"])
+@pytest.mark.parametrize("key", [CLIENT, "wrong"], ids=["right", "wrong"])
+def test_where_there_are_keys_the_page_asks_for_one_and_shows_nothing_without(
+    page: str, tmp_path: Path, key: str
+) -> None:
+    assert httpx.get(f"{page}/state", trust_env=False).json()["code"] == "unauthorized"
+    assert httpx.get(f"{page}/state", headers={"x-api-key": CLIENT}, trust_env=False).status_code == 200
+    dom = browse(tmp_path, page.replace("/ui", f"/entered/{key}"), 1400, "--dump-dom")
+    found = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)
+    assert found, dom[:500]
+    before, (status, model, arms, answer) = json.loads(html.unescape(found.group(1)))
+    assert before == ["an API key is needed", False]
+    if key == CLIENT:
+        assert status.startswith("live,") and model == "m" and "champion, version 1" in arms
+        assert answer.startswith("seven<img")
+    else:
+        assert (status, model, arms) == ("this key is not known here", "…", "")
+        assert "got no key that is known here" in answer
 
 
 @needs_browser
@@ -139,6 +194,10 @@ def test_while_the_monitor_is_away_the_state_is_503() -> None:
         raise RaydistillError("on its way up")
 
     app = FastAPI()
-    app.include_router(router(away))
+
+    async def known() -> None:
+        pass
+
+    app.include_router(router(away, known))
     answered = TestClient(app).get("/ui/state")
     assert (answered.status_code, answered.json()) == (503, {"unready": "on its way up"})
