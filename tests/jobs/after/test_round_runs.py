@@ -65,7 +65,8 @@ def serve(store: Store, record: dict[str, Any], requests: Sequence[dict[str, Any
                      "answer": answer.text, "confidence": answer.confidence, "fell_back": False, "latency_ms": 1.0,
                      "label": row["label_name"]})  # fmt: skip
     tables.append(store, "traffic", model, rows, 2000)
-    known = {"value": 0.8, "reference": 1.0, "drop": 0.2, "rows": len(rows), "window_start": 0, "window_end": 9000}
+    known: dict[str, Any] = {"value": 0.8, "reference": 1.0, "drop": 0.2, "rows": len(rows)}
+    known |= {"window_start": 0, "window_end": 9000}
     verdicts.append(store, Verdict(9500, "drift", model, version, "accuracy", "recurate", **known))
 
 
