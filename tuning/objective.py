@@ -103,6 +103,14 @@ def run(space: Space, store: Store, point: Point, report: Report) -> Artifact:
     return trial
 
 
+def students(recipe: Recipe) -> str:
+    """What the students of a search share: the id of the recipe's own trial, which the content of its data is part of.
+
+    Searches of one recipe on other rows differ in it.
+    """
+    return STEP.id(recipe)
+
+
 def outcome(trial: Artifact) -> dict[str, Any]:
     """The last report of a finished trial."""
     found = content(trial)

@@ -206,11 +206,11 @@ def _shortened(sources: Sequence[Source]) -> Sequence[Source]:
 
 def _same_students(space: Space, record: Mapping[str, Any]) -> bool:
     """Whether it searched around this recipe on these very rows; one that does not say on which did not."""
-    from tuning.search import students
+    from tuning import objective  # it imports torch
 
     recipe = _recipe(record)
     same = recipe is not None and recipe.fingerprint() == space.recipe.fingerprint()
-    return same and "students" in record and record["students"] == students(space.recipe)
+    return same and "students" in record and record["students"] == objective.students(space.recipe)
 
 
 def origin(prior: Mapping[str, Any], trial: Mapping[str, Any]) -> str | None:

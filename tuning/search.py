@@ -79,20 +79,12 @@ def check(recipe: Recipe, wanted: Wanted, store: Store) -> Space:
 
 def search_name(recipe: Recipe, wanted: Wanted) -> str:
     """A search is named by its recipe, the rows behind it, its space and its searcher; how far it goes is no part."""
-    section = recipe.search.model_dump(mode="json", exclude={"price_per_hour", "gpus"})
-    warm = [] if prior.NONE in wanted.warm_from else list(wanted.warm_from)
-    asked = [recipe.fingerprint(), students(recipe), section, wanted.searcher, warm]
-    return f"{recipe.name}-{digest(asked)[:8]}"
-
-
-def students(recipe: Recipe) -> str:
-    """What the students of a search share: the id of the recipe's own trial, which the content of its data is part of.
-
-    Searches of one recipe on other rows differ in it.
-    """
     from tuning import objective
 
-    return objective.STEP.id(recipe)
+    section = recipe.search.model_dump(mode="json", exclude={"price_per_hour", "gpus"})
+    warm = [] if prior.NONE in wanted.warm_from else list(wanted.warm_from)
+    asked = [recipe.fingerprint(), objective.students(recipe), section, wanted.searcher, warm]
+    return f"{recipe.name}-{digest(asked)[:8]}"
 
 
 def run(recipe: Recipe, store: Store, wanted: Wanted, watcher: Watcher) -> Artifact:
@@ -100,13 +92,13 @@ def run(recipe: Recipe, store: Store, wanted: Wanted, watcher: Watcher) -> Artif
 
     Raises InputError, and what the steps before the trials raise; what a trial raises is noted and ends that trial.
     """
-    from tuning import results
+    from tuning import objective, results
     from tuning.ledger import Ledger
 
     space, name = check(recipe, wanted, store), search_name(recipe, wanted)
     made = prepare(space, store, watcher)
     about = {"search": name, "recipe": recipe.model_dump(mode="json"), "searcher": wanted.searcher,
-             "students": students(recipe)}  # fmt: skip
+             "students": objective.students(recipe)}  # fmt: skip
     ledger = Ledger(store, name, about)
     finished = sum(trial["status"] not in ("running", "cut") for trial in ledger.trials)
     if finished < wanted.trials:

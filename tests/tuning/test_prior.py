@@ -14,8 +14,9 @@ from jobs import generate
 from jobs.step import run_name
 from tuning import prior, report
 from tuning.ledger import Ledger
+from tuning.objective import students
 from tuning.prior import Prior
-from tuning.search import beginning, students
+from tuning.search import beginning
 from tuning.searcher import Study
 from tuning.space import Point, Space
 from tuning.trials import Asked

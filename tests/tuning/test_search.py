@@ -158,7 +158,8 @@ def test_a_search_is_named_by_what_it_looks_for_and_not_by_how_far_it_goes(searc
 
 def test_a_search_on_other_rows_in_the_same_file_is_another_search(searched_recipe: Any, tmp_path: Path) -> None:
     from tuning import prior
-    from tuning.search import Wanted, search_name, students
+    from tuning.objective import students
+    from tuning.search import Wanted, search_name
     from tuning.space import Space
 
     file, store = tmp_path / "rows.csv", Store.open(tmp_path / "runs")
