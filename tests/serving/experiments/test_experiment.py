@@ -151,7 +151,11 @@ def test_a_reward_between_0_and_1_keeps_its_mean_as_a_coin() -> None:
 
 @pytest.mark.parametrize(
     ("knobs", "said"),
-    [({"ramp": [0.5, 0.1]}, "rise"), ({"units": 0.3, "ramp": [0.5]}, "units"), ({"others": {"c": 0.2}}, "at most 1")],
+    [
+        ({"ramp": [0.5, 0.1]}, "rise"),
+        ({"units": 0.3, "ramp": [0.5]}, "units"),
+        ({"others": {"challenger-c": 0.2}}, "at most 1"),
+    ],
 )
 def test_a_policy_that_cannot_be_is_refused(knobs: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
