@@ -39,19 +39,31 @@ def psi(reference: Mapping[str, int], now: Mapping[str, int]) -> float:
 
 def inputs(item: Mapping[str, Any], answer: str | None, confidence: float | None) -> dict[str, str]:
     """The bucket of a request in every input that is watched: length (doublings of characters), pictures (count),
-    picture_bytes (doublings), words (BITS signs of a random projection of its words), confidence (tenths) and answer.
+    words (BITS signs of a random projection of its words), confidence (tenths) and answer; where there are media
+    picture_bytes, sound_bytes, frame_bytes (doublings, of the mean file) and frames (doublings of their count).
 
     Only buckets leave the gateway, never content; an answer is one of a class's names or the first 40 characters of it.
     """
     text, images = str(item["text"]) if "text" in item else "", list(item["images"]) if "images" in item else []
-    made = {"length": str(len(text).bit_length()), "pictures": str(len(images)), "words": projection(text)}
-    if images:
-        made["picture_bytes"] = str((sum(map(len, images)) // len(images)).bit_length())
+    made = {"length": _doublings(len(text)), "pictures": str(len(images)), "words": projection(text)}
+    files = {"picture": images, "sound": _given(item, "audio"), "frame": _given(item, "frames")}
+    made |= {f"{name}_bytes": _doublings(sum(map(len, one)) // len(one)) for name, one in files.items() if one}
+    if files["frame"]:
+        made["frames"] = _doublings(len(files["frame"]))
     if confidence is not None:
         made["confidence"] = str(min(int(confidence * 10), 9))
     if answer is not None:
         made["answer"] = answer[:40]
     return made
+
+
+def _given(item: Mapping[str, Any], name: str) -> list[bytes]:
+    found = item.get(name)
+    return [found] if isinstance(found, bytes) else list(found or ())
+
+
+def _doublings(count: int) -> str:
+    return str(count.bit_length())
 
 
 def projection(text: str) -> str:

@@ -46,6 +46,10 @@ def test_a_request_becomes_buckets_without_content() -> None:
                    "confidence": "9", "answer": "seven"}  # fmt: skip
     assert set(inputs({"text": ""}, None, None)) == {"length", "pictures", "words"}
     assert inputs({"text": "a"}, "b", 1.0)["confidence"] == "9"
+    heard = inputs({"text": "a", "audio": b"x" * 4000, "frames": [b"y" * 100, b"y" * 300], "fps": 2.0}, None, None)
+    media = {"sound_bytes": "12", "frame_bytes": "8", "frames": "2"}
+    assert heard == {"length": "1", "pictures": "0", "words": projection("a")} | media
+    assert inputs({"text": "a", "audio": None, "frames": None}, None, None) == inputs({"text": "a"}, None, None)
 
 
 def test_longer_questions_and_unsure_answers_are_seen_and_the_rest_stays_quiet() -> None:
