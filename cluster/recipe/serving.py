@@ -71,6 +71,10 @@ class ServingSection(Section):
     megapixels_max: float = Field(
         16.0, gt=0.0, description="Of one picture as it is sent (10^6 pixels).", json_schema_extra=NOT_IDENTITY
     )
+    body_mib: float = Field(
+        2.0, gt=0.0, description="Of one request's body (MiB); a repeat after a replica's death has 128 KiB at most.",
+        json_schema_extra=NOT_IDENTITY,
+    )  # fmt: skip
     demo_requests: int = Field(
         20, ge=0, description="Test questions asked over HTTP after promote (count).", json_schema_extra=NOT_IDENTITY
     )

@@ -51,7 +51,7 @@ def openapi() -> Json:
     class Shown:
         """What the document asks a desk for: examples are made of it, and nobody is answered."""
 
-        observer, keys = Quiet(), Keys(())
+        observer, keys, body_bytes_max = Quiet(), Keys(()), 0
 
         def models(self) -> list[dict[str, Any]]:
             return [{"id": "digits", "arm": "champion"}]

@@ -48,6 +48,7 @@ class Gateway:
         section = self.plan.section
         self.keys, self.limit = Keys(self.plan.keys), RateLimit(section.per_minute)
         self.allow_fault_injection, self.megapixels_max = self.plan.allow_fault_injection, section.megapixels_max
+        self.body_bytes_max = int(section.body_mib * 2**20)
         self.observer = observe.open_observer(self.plan.observer, self._ask)
         self.shelf = swap.Shelf(Limits(section.batch_max, section.queue_max, section.queue_ms))
         self._teacher_guard = TeacherGuard(section)

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-BODY_BYTES_MAX = 2 << 20
 TEXT_CHARACTERS_MAX = 4096
 IMAGES_MAX = 2
 FRAMES_MAX = 64

@@ -50,6 +50,7 @@ class Desk(Protocol):
     observer: Observer
     allow_fault_injection: bool
     megapixels_max: float
+    body_bytes_max: int
 
     @property
     def reads(self) -> Reads:

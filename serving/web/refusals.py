@@ -15,7 +15,6 @@ from serving.bundle.answer import BundleError
 from serving.fallback.cascade import UnansweredError
 from serving.seams import problems
 from serving.seams.problems import KINDS, PROBLEM_TYPE, Code, Problem, Refusal
-from serving.web import api
 from serving.web.inputs import request_id
 
 log = logging.getLogger(__name__)
@@ -77,10 +76,10 @@ def install(app: FastAPI) -> None:
 
 
 class BodyLimit:
-    """ASGI middleware that refuses a body beyond the limit as soon as it is seen, announced or not."""
+    """ASGI middleware that refuses a body beyond `bytes_max` as soon as it is seen, announced or not."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, bytes_max: int) -> None:
+        self.app, self.bytes_max = app, bytes_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on while its body is small enough."""
@@ -90,8 +89,8 @@ class BodyLimit:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > api.BODY_BYTES_MAX:
-                raise HTTPException(413, f"got more than {api.BODY_BYTES_MAX} bytes, expected at most that many")
+            if size > self.bytes_max:
+                raise HTTPException(413, f"got more than {self.bytes_max} bytes, expected at most that many")
             return message
 
         await self.app(scope, counted, send)

@@ -20,7 +20,7 @@ def create(desk: Desk) -> FastAPI:
     `/readyz`, `/openapi.json`, and what the observer adds; no pages from elsewhere (CDN)."""
     app = FastAPI(title="raydistill", docs_url=None, redoc_url=None)
     refusals.install(app)
-    app.add_middleware(refusals.BodyLimit)
+    app.add_middleware(refusals.BodyLimit, bytes_max=desk.body_bytes_max)
     _asking(app, desk)
     _looking(app, desk)
     chat.add(app, desk)

@@ -20,6 +20,7 @@ class Desk:
 
     reads = Reads(images_max=1, frames_max=2, hears=False)
     megapixels_max = 1.0
+    body_bytes_max = 1 << 20
 
     def __init__(
         self,

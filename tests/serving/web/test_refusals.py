@@ -59,7 +59,7 @@ WRONG: list[tuple[str, dict[str, Any], int, str]] = [
     ("an image that is a number", {"json": {"text": "a", "images": [7]}}, 422, "invalid_request"),
     ("three images", {"json": {"text": "a", "images": ["", "", ""]}}, 422, "invalid_request"),
     ("more images than the model reads", {"json": {"text": "a", "images": [PNG, PNG]}}, 422, "unreadable_input"),
-    ("a large body", {"content": b"x" * (api.BODY_BYTES_MAX + 1), "headers": JSON}, 413, "body_too_large"),
+    ("a large body", {"content": b"x" * ((1 << 20) + 1), "headers": JSON}, 413, "body_too_large"),
 ]
 
 
