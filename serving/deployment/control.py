@@ -57,8 +57,9 @@ class Control:
         return {**now.served.model_dump(mode="json"), "replicas": await self._told("report")}
 
     async def split(self, shares: Mapping[str, float], start: bool = True) -> dict[str, Any]:
-        """Give arms these shares of all units, the champion the rest; an arm that is not there is started first, or
-        (not `start`) is refused: a monitor's order may come when its arm has gone.
+        """Give arms these shares of all units, the champion the rest; an arm that is not there, or whose alias names
+        another version by now, is started first, or (not `start`) is refused: a monitor's order may come when its arm
+        has gone.
 
         Raises Refusal for shares that are none, an arm that nobody registered or that no experiment tries, or a bundle
         that is not fit.
@@ -74,10 +75,10 @@ class Control:
             served = now.served
             for name, share in others.items():
                 _within(now, name, share)
-                if name not in {arm.name for arm in served.arms}:
-                    if not start:
-                        raise Refusal("conflict", f"the arm {name} is not served any more")
-                    served = await self._with_arm(now, served, name)
+                if start:
+                    served = await self._with_arm(now, served, name, share)
+                elif name not in {arm.name for arm in served.arms}:
+                    raise Refusal("conflict", f"the arm {name} is not served any more")
             given = {arm.name: others.get(arm.name, arm.weight) for arm in served.arms if arm.name != CHAMPION}
             if sum(given.values()) > 1 + 1e-9:
                 raise Refusal("invalid_request", f"shares: with those of other arms they are {sum(given.values()):g}")
@@ -135,13 +136,21 @@ class Control:
                 raise
             return await self.state()
 
-    async def _with_arm(self, now: Standing, served: Served, name: str) -> Served:
+    async def _with_arm(self, now: Standing, served: Served, name: str, share: float) -> Served:
+        """With the version that the arm's alias names; one that is served stays where no other has its alias, or it
+        gets no share."""
+        known = next((one for one in served.arms if one.name == name), None)
+        if known is not None and (now.catalog is None or share == 0):
+            return served
         arm = None if name in NO_ARMS else await asyncio.to_thread(_registered(now).arm, name, name)
+        if known is not None and (arm is None or arm.version == known.version):
+            return served
         if arm is None:
             raise Refusal("conflict", f"got {name!r:.80}, expected {CHALLENGER}, and a version with that alias")
         await self._fit(now, arm)
         arm = arm.model_copy(update={"app": app_of(arm.bundle)})
-        return served.model_copy(update={"arms": [*served.arms, arm]})
+        arms = [arm if one.name == name else one for one in served.arms]
+        return served.model_copy(update={"arms": arms if known is not None else [*arms, arm]})
 
     async def _fit(self, now: Standing, arm: ServedArm) -> None:
         """Raise Refusal unless the bundle passes the checks of `swap` here, before anybody is told of it."""

@@ -130,6 +130,21 @@ def arms_of(state: dict[str, Any]) -> dict[str, tuple[str, float]]:
     return {arm["name"]: (arm["version"], arm["weight"]) for arm in state["arms"]}
 
 
+def test_a_challenger_registered_since_takes_the_place_of_the_one_that_is_served(
+    admin: httpx.Client, challenge: Callable[..., int]
+) -> None:
+    def split(share: float) -> dict[str, tuple[str, float]]:
+        return arms_of(admin.post("/v1/admin/split", json={"shares": {"challenger": share}}).json())
+
+    first = str(challenge("a" * 15 + "1"))
+    assert split(0.2) == {"champion": ("1", 0.8), "challenger": (first, 0.2)}
+    second = str(challenge("a" * 15 + "2"))
+    assert split(0.0) == {"champion": ("1", 1.0), "challenger": (first, 0.0)}
+    assert split(0.3) == {"champion": ("1", 0.7), "challenger": (second, 0.3)}
+    admin.post("/v1/admin/promote").raise_for_status()
+    assert arms_of(admin.post("/v1/admin/rollback").json()) == {"champion": ("1", 1.0)}
+
+
 def test_of_several_challengers_the_named_one_is_crowned_the_others_stay_and_a_rollback_ends_all(
     admin: httpx.Client, challenge: Callable[..., int]
 ) -> None:
