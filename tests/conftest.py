@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,55 @@ def ray_cluster() -> Iterator[ResourcesSection]:
     session.connect(resources)
     yield resources
     session.disconnect()
+
+
+@pytest.fixture(scope="session")
+def in_process() -> Callable[[], AbstractContextManager[None]]:
+    """`with in_process():` steps work in this process: the same bodies and the same loop, without Ray's start."""
+
+    @contextmanager
+    def patched() -> Iterator[None]:
+        from jobs import generate
+        from jobs.data.answers import Answerer
+        from jobs.training import run as training
+        from jobs.training.runner import run_local
+
+        def answer(requests: Path, model: Path, section: Any, scratch: Path, opening: Any) -> None:
+            answerer = Answerer(str(model), section, str(scratch / generate.TALLY), opening)
+            generate.answer_here(requests, section, scratch, lambda: answerer)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(generate, "answer_all", answer)
+            patch.setattr(training, "run_ray", lambda job, name, storage: run_local(job, Path(storage) / name))
+            patch.setattr(session, "connect", lambda resources: None)
+            yield
+
+    return patched
+
+
+@pytest.fixture
+def without_ray(in_process: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """Every step of the test in this process."""
+    with in_process():
+        yield
+
+
+class Quiet:
+    """A watcher of `jobs.pipeline` that says nothing, and knows which steps were begun."""
+
+    def __init__(self) -> None:
+        self.verbs: list[str] = []
+
+    def started(self, verb: str, scratch: list[str]) -> None:
+        self.verbs.append(verb)
+
+    def finished(self, verb: str, artifacts: list[Artifact], seconds: float, reused: bool) -> None:
+        pass
+
+
+@pytest.fixture
+def quiet() -> Quiet:
+    return Quiet()
 
 
 S3_KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_EC2_METADATA_DISABLED": "true"}

@@ -6,19 +6,9 @@ from typing import Any
 import pytest
 
 from cluster.recipe import Recipe
-from cluster.store import Artifact, Store
+from cluster.store import Store
 from jobs import pipeline
 from jobs.step import run_name
-
-
-class Silent:
-    """A watcher that shows nothing."""
-
-    def started(self, verb: str, scratch: list[str]) -> None:
-        pass
-
-    def finished(self, verb: str, artifacts: list[Artifact], seconds: float, reused: bool) -> None:
-        pass
 
 
 @pytest.fixture
@@ -34,17 +24,17 @@ def left(store: Store, recipe: Recipe, **changed: str) -> dict[str, Any]:
     return record
 
 
-def test_a_run_goes_on_with_its_own_record(store: Store, recipe: Recipe) -> None:
+def test_a_run_goes_on_with_its_own_record(store: Store, recipe: Recipe, quiet: Any) -> None:
     before = left(store, recipe)
-    assert pipeline.run(recipe, store, Silent(), [])["artifacts"] == before["artifacts"]
+    assert pipeline.run(recipe, store, quiet, [])["artifacts"] == before["artifacts"]
     assert store.records("runs/") == [f"runs/{run_name(recipe)}"]
 
 
 def test_a_record_of_other_rows_under_the_same_name_is_kept_aside_and_not_mixed_in(
-    store: Store, recipe: Recipe
+    store: Store, recipe: Recipe, quiet: Any
 ) -> None:
     before = left(store, recipe, teacher="0123456789abcdef")  # as of a file whose content has changed since
-    assert pipeline.run(recipe, store, Silent(), [])["artifacts"] == {}
+    assert pipeline.run(recipe, store, quiet, [])["artifacts"] == {}
     aside = [name for name in store.records("runs/") if name != f"runs/{run_name(recipe)}"]
     assert len(aside) == 1 and aside[0].startswith(f"runs/{run_name(recipe)}-")
     kept = store.read_record(aside[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +12,6 @@ from cluster.recipe import Gates, Recipe, load
 from cluster.store import Store
 from jobs import curate, fit, generate
 from jobs.before import teacher_exam
-from jobs.data.answers import Answerer
-from jobs.training import run as training
-from jobs.training.runner import Trained, run_local
 from tuning.space import Space
 
 RATE, TEMPERATURE = "distill.stages.0.learning_rate", "distill.stages.0.losses.0.params.temperature"
@@ -60,21 +56,12 @@ class Prepared:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory, searched_recipe: Callable[..., Recipe]) -> Prepared:
+def prepared(
+    tmp_path_factory: pytest.TempPathFactory, searched_recipe: Callable[..., Recipe], in_process: Callable[[], Any]
+) -> Prepared:
     """Made once per test run by the steps' real bodies, in this process."""
     recipe, store = searched_recipe(), Store.open(tmp_path_factory.mktemp("search") / "runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generate, "answer_all", _answer_here)
-        patch.setattr(training, "run_ray", _train_here)
+    with in_process():
         for step in (fit.STEP, generate.STEP, curate.STEP, teacher_exam.STEP):
             step.run(recipe, store)
     return Prepared(Space(recipe), store)
-
-
-def _answer_here(requests: Path, model: Path, section: Any, scratch: Path, opening: Any) -> None:
-    answerer = Answerer(str(model), section, str(scratch / generate.TALLY), opening)
-    generate.answer_here(requests, section, scratch, lambda: answerer)
-
-
-def _train_here(job: Any, name: str, storage: str) -> Trained:
-    return run_local(job, Path(storage) / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.recipe import Recipe
+from cluster.store import Store
 from jobs import generate
-from jobs.data.answers import Answerer
-from jobs.training import run as training
-from jobs.training.runner import Trained, run_local
 
 CLASSES = ("bill", "card", "loan", "rate", "transfer")
 OWN = {name: [f"{name}{number}" for number in range(4)] for name in CLASSES}  # words that mean the class
@@ -97,33 +96,20 @@ def sentences() -> Callable[[int, int], tuple[list[str], list[str]]]:
     return salad
 
 
-class Quiet:
-    """A watcher that says nothing."""
-
-    def started(self, verb: str, scratch: list[str]) -> None: ...
-
-    def finished(self, verb: str, artifacts: list[object], seconds: float, reused: bool) -> None: ...
-
-
 @pytest.fixture
-def quiet() -> Quiet:
-    return Quiet()
+def relabelled(tmp_path: Path) -> Callable[[Recipe, Store, str, str], str]:
+    """The path of a labelling sheet by somebody who takes one class for another: `relabelled(recipe, store, "three",
+    "eight")`; the recipe's requests are answered."""
 
+    def write(recipe: Recipe, store: Store, true: str, said: str) -> str:
+        samples = generate.STEP.find(recipe, store)
+        assert samples is not None
+        rows = pq.read_table(samples.path() / "samples.parquet").to_pylist()
+        path = tmp_path / "sheet.csv"
+        with path.open("w", newline="") as stream:
+            sheet = csv.DictWriter(stream, ["sample_id", "label"])
+            sheet.writeheader()
+            sheet.writerows({"sample_id": row["sample_id"], "label": said} for row in rows if row["label_name"] == true)
+        return str(path)
 
-@pytest.fixture
-def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every step in this process: the same bodies and the same training loop, bit for bit, without Ray's start."""
-    from cluster import session
-
-    monkeypatch.setattr(generate, "answer_all", _answer_here)
-    monkeypatch.setattr(training, "run_ray", _train_here)
-    monkeypatch.setattr(session, "connect", lambda resources: None)
-
-
-def _answer_here(requests: Path, model: Path, section: Any, scratch: Path, opening: Any) -> None:
-    answerer = Answerer(str(model), section, str(scratch / generate.TALLY), opening)
-    generate.answer_here(requests, section, scratch, lambda: answerer)
-
-
-def _train_here(job: Any, name: str, storage: str) -> Trained:
-    return run_local(job, Path(storage) / name)
+    return write

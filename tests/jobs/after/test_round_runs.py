@@ -35,22 +35,6 @@ PICTURES = [
 ]  # fmt: skip
 
 
-def sheet(recipe: Recipe, store: Store, path: Path) -> Path:
-    """A labelling sheet by somebody who takes every three for an eight; the requests are answered first."""
-    for step in (pipeline.VERBS["fit"][0], generate.STEP):
-        step.run(recipe, store)
-    samples = generate.STEP.find(recipe, store)
-    assert samples is not None
-    rows = pq.read_table(samples.path() / "samples.parquet").to_pylist()
-    with path.open("w", newline="") as stream:
-        written = csv.DictWriter(stream, ["sample_id", "label"])
-        written.writeheader()
-        written.writerows(
-            {"sample_id": row["sample_id"], "label": "eight"} for row in rows if row["label_name"] == "three"
-        )
-    return path
-
-
 def serve(store: Store, record: dict[str, Any], requests: Sequence[dict[str, Any]]) -> None:
     """Traffic of the run's promoted bundle as the gateway logs it, with the true answers from feedback, and the verdict
     that quality fell."""
@@ -101,10 +85,12 @@ def forgotten(store: Store, run: str) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_class_of_pictures_that_was_unlearned_is_learned_again_from_the_pictures_of_the_traffic(
-    store: Store, tmp_path: Path, quiet: Any, without_ray: None
+    store: Store, relabelled: Callable[..., str], quiet: Any, without_ray: None
 ) -> None:
     good = load("image_classification", [*PICTURES, *QUICK, *OPEN])
-    eights = sheet(good, store, tmp_path / "sheet.csv")
+    for step in (pipeline.VERBS["fit"][0], generate.STEP):
+        step.run(good, store)
+    eights = relabelled(good, store, "three", "eight")
     bad = load("image_classification", [*PICTURES, *QUICK, *OPEN, f"curate.labels={eights}"])
     record = promoted(bad, store, quiet)
     own = asked.own_requests(good).slice(0, 400).to_pylist()

@@ -1,6 +1,5 @@
 """A failure that was planted: named by diff, stopped by a gate, repaired by one round of watch."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from cluster.recipe import Recipe
 from cluster.recipe.watch import Schedule
 from cluster.registry import Registry
 from cluster.store import Store, tables
-from jobs import generate, pipeline, promote, watch
+from jobs import pipeline, promote, watch
 from jobs.after import diff, lineage, naming, reproduce
 from jobs.after.watching import alarms
 from jobs.step import run_name
@@ -22,20 +21,6 @@ from serving.traffic import verdicts
 from serving.traffic.verdicts import Verdict
 
 MakeRecipe = Callable[..., Recipe]
-
-
-def relabelled(recipe: Recipe, store: Store, path: Path) -> Path:
-    """A labelling sheet by somebody who takes every card for a loan."""
-    import pyarrow.parquet as pq
-
-    samples = generate.STEP.find(recipe, store)
-    assert samples is not None
-    rows = pq.read_table(samples.path() / "samples.parquet").to_pylist()
-    with path.open("w", newline="") as stream:
-        sheet = csv.DictWriter(stream, ["sample_id", "label"])
-        sheet.writeheader()
-        sheet.writerows({"sample_id": row["sample_id"], "label": "loan"} for row in rows if row["label_name"] == "card")
-    return path
 
 
 def serve(store: Store, bundle: Path, version: int, sentences: Callable[[int, int], Any], count: int = 300) -> None:
@@ -60,7 +45,7 @@ def dropped(version: int, **values: Any) -> Verdict:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_one_class_relabelled_is_named_by_diff_stopped_by_a_gate_and_repaired_by_one_round(
-    text_recipe: MakeRecipe, store: Store, tmp_path: Path, quiet: Any, without_ray: None, sentences: Any
+    text_recipe: MakeRecipe, store: Store, relabelled: Any, quiet: Any, without_ray: None, sentences: Any
 ) -> None:
     good = text_recipe()
     pipeline.check(good, store)
@@ -68,7 +53,7 @@ def test_one_class_relabelled_is_named_by_diff_stopped_by_a_gate_and_repaired_by
     registry = Registry.beside(store.workspace)
     assert set(registry.aliases("salad")) == {"champion", "teacher"}
 
-    bad = text_recipe(curate={"labels": str(relabelled(good, store, tmp_path / "sheet.csv"))})
+    bad = text_recipe(curate={"labels": relabelled(good, store, "card", "loan")})
     second = pipeline.run(bad, store, quiet, watch.MEASURE)
     with pytest.raises(GateFailed, match="retention_min"):
         promote.STEP.run(bad, store)

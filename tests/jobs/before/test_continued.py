@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +18,6 @@ from jobs.before import continued
 from jobs.step import run_name
 
 MakeRecipe = Callable[..., Recipe]
-
-
-class Quiet:
-    """A watcher that says nothing."""
-
-    def started(self, verb: str, scratch: list[str]) -> None: ...
-
-    def finished(self, verb: str, artifacts: list[object], seconds: float, reused: bool) -> None: ...
 
 
 def put(store: Store, recipe: Recipe, changed: str = "") -> Recipe:
@@ -138,15 +131,15 @@ def test_the_replayed_share_is_of_all_rows_and_takes_none_twice_and_nothing_that
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_continued_run_keeps_the_teacher_replays_old_rows_and_reports_what_is_forgotten(
-    tiny_digits: MakeRecipe, store: Store, ray_cluster: ResourcesSection
+    tiny_digits: MakeRecipe, store: Store, quiet: Any, ray_cluster: ResourcesSection
 ) -> None:
     first = tiny_digits("resources.cpus=2", "distill.control=false")
-    pipeline.run(first, store, Quiet(), list(pipeline.VERBS)[:6])
+    pipeline.run(first, store, quiet, list(pipeline.VERBS)[:6])
     again = tiny_digits(
         "resources.cpus=2", "distill.control=false", f"distill.continue_from={run_name(first)}", "generate.seed=1"
     )
     pipeline.check(again, store)
-    pipeline.run(again, store, Quiet(), list(pipeline.VERBS)[:6])
+    pipeline.run(again, store, quiet, list(pipeline.VERBS)[:6])
     old, new = (fit.STEP.find(recipe, store) for recipe in (first, again))
     assert old is not None and new is not None and new.manifest.facts["teacher_of"] == run_name(first)
     weights = [one.manifest.files["hf/model.safetensors"].sha256 for one in (old, new)]

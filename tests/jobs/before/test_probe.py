@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +11,6 @@ from cluster.recipe import Gates, load
 from cluster.store import Store
 from jobs import fit, generate
 from jobs.before import pilot, probe
-from jobs.data.answers import Answerer
-from jobs.training import run as training
-from jobs.training.runner import Trained, run_local
 
 STAGE = "{name: %s, epochs: %s, min_steps: %d, learning_rate: 5.0e-3, losses: [%s]}"
 OFF = [f"evaluate.gates.{name}=null" for name in Gates.model_fields]
@@ -32,40 +28,11 @@ TINY = [
 ]
 
 
-class Watching:
-    """A watcher that remembers the verbs."""
-
-    def __init__(self) -> None:
-        self.verbs: list[str] = []
-
-    def started(self, verb: str, scratch: list[str]) -> None:
-        self.verbs.append(verb)
-
-    def finished(self, verb: str, artifacts: list[Any], seconds: float, reused: bool) -> None:
-        pass
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The steps' own bodies in this process: no Ray."""
-
-    def answer(requests: Path, model: Path, section: Any, scratch: Path, opening: Any) -> None:
-        answerer = Answerer(str(model), section, str(scratch / generate.TALLY), opening)
-        generate.answer_here(requests, section, scratch, lambda: answerer)
-
-    def train(job: Any, name: str, storage: str) -> Trained:
-        return run_local(job, Path(storage) / name)
-
-    monkeypatch.setattr(generate, "answer_all", answer)
-    monkeypatch.setattr(training, "run_ray", train)
-    monkeypatch.setattr("cluster.session.connect", lambda resources: None)
-
-
-@pytest.mark.usefixtures("here")
-def test_a_probe_predicts_from_growing_pilots_and_asks_the_teacher_once_a_row(store: Store) -> None:
-    recipe, watching = load("image_classification", [*TINY, "evaluate.gates.retention_min=0.1"]), Watching()
-    found = probe.run(recipe, store, probe.Wanted(rows=400, sizes=3, steps=1), watching)
-    assert watching.verbs == ["fit"] and [one["rows"] for one in found["pilots"]] == [100, 200, 400]
+@pytest.mark.usefixtures("without_ray")
+def test_a_probe_predicts_from_growing_pilots_and_asks_the_teacher_once_a_row(store: Store, quiet: Any) -> None:
+    recipe = load("image_classification", [*TINY, "evaluate.gates.retention_min=0.1"])
+    found = probe.run(recipe, store, probe.Wanted(rows=400, sizes=3, steps=1), quiet)
+    assert quiet.verbs == ["fit"] and [one["rows"] for one in found["pilots"]] == [100, 200, 400]
     assert found["rows"] == 1293 and found["requests"] == 2586 and found["teacher"] > 0.3
     assert found["retention"]["low"] <= found["retention"]["value"] <= found["retention"]["high"]
     steps = [one["steps"] for one in found["pilots"]]
@@ -78,7 +45,7 @@ def test_a_probe_predicts_from_growing_pilots_and_asks_the_teacher_once_a_row(st
     assert fit.STEP.find(recipe, store) is not None
     run = generate.STEP.run(recipe, store).manifest.facts
     assert (run["requested"], run["reused"]) == (2586, 800)
-    again = probe.run(recipe, store, probe.Wanted(rows=400, sizes=3, steps=1), watching)
+    again = probe.run(recipe, store, probe.Wanted(rows=400, sizes=3, steps=1), quiet)
     assert again["retention"] == found["retention"] and store.read_record(f"probes/{found['run']}") == again
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,9 @@ from cluster.recipe import Recipe
 from cluster.store import Store
 from jobs import curate, evaluate, fit, generate
 from jobs.before import kept, likely, probe, teacher_exam, worth
-from jobs.data.answers import Answerer
 from jobs.measure import exam, next_tokens
 from jobs.measure.next_tokens import Likely
 from jobs.tasks.text_generation.task import TextGeneration
-from jobs.training import run as training
-from jobs.training.runner import Trained, run_local
 from serving import teachers
 from tuning import objective, results
 from tuning.space import Space
@@ -27,39 +23,13 @@ ROWS = 200
 TOKENS_R = np.full(ROWS, 30)
 
 
-class Silent:
-    """A watcher that says nothing."""
-
-    def started(self, verb: str, scratch: list[str]) -> None:
-        pass
-
-    def finished(self, verb: str, artifacts: list[Any], seconds: float, reused: bool) -> None:
-        pass
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The steps' own bodies in this process: no Ray."""
-
-    def answer(requests: Path, model: Path, section: Any, scratch: Path, opening: Any) -> None:
-        answerer = Answerer(str(model), section, str(scratch / generate.TALLY), opening)
-        generate.answer_here(requests, section, scratch, lambda: answerer)
-
-    def train(job: Any, name: str, storage: str) -> Trained:
-        return run_local(job, Path(storage) / name)
-
-    monkeypatch.setattr(generate, "answer_all", answer)
-    monkeypatch.setattr(training, "run_ray", train)
-    monkeypatch.setattr("cluster.session.connect", lambda resources: None)
-
-
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("without_ray")
 def test_a_probe_of_a_language_model_predicts_retention_as_its_report_will_measure_it(
-    store: Store, language: Callable[..., Recipe]
+    store: Store, language: Callable[..., Recipe], quiet: Any
 ) -> None:
     gates = {**dict.fromkeys(("latency_p95_ms", "int8_drop_max", "above_control")), "retention_min": 0.1}
     recipe = language(**{"evaluate.gates": gates, "search.latency_requests": 20, "curate.filters": []})
-    found = probe.run(recipe, store, probe.Wanted(rows=24, sizes=3, steps=1), Silent())
+    found = probe.run(recipe, store, probe.Wanted(rows=24, sizes=3, steps=1), quiet)
     assert [one["rows"] for one in found["pilots"]] == [6, 12, 24] and 0 < found["teacher"] < 1
     assert found["retention"]["low"] <= found["retention"]["value"] <= found["retention"]["high"]
     assert found["retention"]["low"] > 0 and {gate["name"] for gate in found["gates"]} >= {"retention_min"}
@@ -74,7 +44,7 @@ def test_a_probe_of_a_language_model_predicts_retention_as_its_report_will_measu
     assert evaluate.STEP.find(recipe, store) is None  # test rows were not read
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("without_ray")
 def test_a_trial_of_a_language_model_is_scored_as_its_bundle_answers(
     store: Store, language: Callable[..., Recipe]
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +12,8 @@ import pytest
 from cluster.recipe import Recipe, load
 from cluster.store import Artifact, Store, artifact_id
 from jobs import curate, distill, evaluate, export, fit, generate
-from jobs.data.answers import Answerer
 from jobs.measure import gates
 from jobs.step import Step, Work
-from jobs.training import run as training
-from jobs.training.runner import Trained, run_local
 
 MODEL = (
     "{layers: 1, hidden_size: 32, heads: 2, kv_heads: 2, head_dim: 12, experts: 2, experts_per_token: 1, "
@@ -70,12 +66,12 @@ def tiny_recipe() -> Callable[..., Recipe]:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Callable[..., Recipe]) -> Run:
+def tiny_run(
+    tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Callable[..., Recipe], in_process: Callable[[], Any]
+) -> Run:
     """Teacher, samples, curated set, student, control arm and bundle; do not write into its artifacts."""
     run = Run(tiny_recipe(), Store.open(tmp_path_factory.mktemp("tiny") / "runs"), {})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generate, "answer_all", _answer_here)
-        patch.setattr(training, "run_ray", _train_here)
+    with in_process():
         for step in (fit.STEP, generate.STEP, curate.STEP, distill.STEP, distill.CONTROL, export.STEP):
             run = replace(run, artifacts={**run.artifacts, step.kind: run.carry_out(step)})
     return run
@@ -97,12 +93,3 @@ def failing(tiny_run: Run, tiny_recipe: Callable[..., Recipe], report: Artifact)
 
 def _write(work: Work, values: dict[str, Any]) -> None:
     (work.draft.path / "report.json").write_text(json.dumps(values))
-
-
-def _answer_here(requests: Path, model: Path, section: Any, scratch: Path, opening: Any) -> None:
-    answerer = Answerer(str(model), section, str(scratch / generate.TALLY), opening)
-    generate.answer_here(requests, section, scratch, lambda: answerer)
-
-
-def _train_here(job: Any, name: str, storage: str) -> Trained:
-    return run_local(job, Path(storage) / name)

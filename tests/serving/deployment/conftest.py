@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,27 @@ class Live:
             if line.startswith(title):
                 found.append(pid)
         return sorted(found)
+
+    @contextmanager
+    def down(self, *titles: bytes) -> Iterator[None]:
+        """Ray starts processes that were killed again, so those of these titles are killed until the end."""
+        over = threading.Event()
+
+        def kill() -> None:
+            while not over.is_set():
+                for pid in (pid for title in titles for pid in self.processes(title)):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                time.sleep(0.05)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            time.sleep(1)
+            yield
+        finally:
+            over.set()
+            killer.join()
 
 
 class Load:

@@ -1,9 +1,7 @@
 """Students and teacher in processes of their own: one that is killed costs no request, all of them cost no time."""
 
-import contextlib
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -60,34 +58,17 @@ def test_a_killed_student_fails_no_request(
 
 
 def test_with_every_model_down_each_request_is_a_503_in_time_that_says_why(live: Any, questions: list[Any]) -> None:
-    over = threading.Event()
-
-    def kill() -> None:
-        """Ray starts them again, so they are killed until the test is over."""
-        while not over.is_set():
-            for pid in (*live.processes(STUDENTS), *live.processes(TEACHER)):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.05)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        time.sleep(1)
-        with httpx.Client(base_url=live.url, timeout=30) as client:
-            refusals = 0
-            for question in questions:
-                began = time.perf_counter()
-                refused = client.post("/v1/predict", json=question.body)
-                took_ms = (time.perf_counter() - began) * 1000
-                assert took_ms < TOTAL_MS + NETWORK_MS
-                if refused.status_code == 200:  # one that Ray started anew was faster than the killer
-                    continue
-                assert (refused.status_code, refused.json()["code"]) == (503, "unanswered"), refused.text
-                assert refused.json()["student"] and refused.json()["teacher"]
-                refusals += 1
-            assert refusals >= len(questions) / 2
-            assert client.get("/healthz").status_code == 200
-    finally:
-        over.set()
-        killer.join()
+    with live.down(STUDENTS, TEACHER), httpx.Client(base_url=live.url, timeout=30) as client:
+        refusals = 0
+        for question in questions:
+            began = time.perf_counter()
+            refused = client.post("/v1/predict", json=question.body)
+            took_ms = (time.perf_counter() - began) * 1000
+            assert took_ms < TOTAL_MS + NETWORK_MS
+            if refused.status_code == 200:  # one that Ray started anew was faster than the killer
+                continue
+            assert (refused.status_code, refused.json()["code"]) == (503, "unanswered"), refused.text
+            assert refused.json()["student"] and refused.json()["teacher"]
+            refusals += 1
+        assert refusals >= len(questions) / 2
+        assert client.get("/healthz").status_code == 200

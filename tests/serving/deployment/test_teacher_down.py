@@ -1,13 +1,8 @@
 """The teacher's process is killed again and again: students answer on, and what they would have handed over is theirs,
 marked; once it is left alone it is asked again."""
 
-import contextlib
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,28 +32,6 @@ def live(serving: Callable[..., Any], confidences: list[float]) -> Iterator[Any]
         yield live
 
 
-@contextmanager
-def killed(live: Any) -> Iterator[None]:
-    """Ray starts it again, so it is killed until the end."""
-    over = threading.Event()
-
-    def kill() -> None:
-        while not over.is_set():
-            for pid in live.processes(TEACHER):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.05)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        time.sleep(1)
-        yield
-    finally:
-        over.set()
-        killer.join()
-
-
 def test_while_the_teacher_is_down_students_answer_on_and_deferrals_are_theirs_and_marked(
     live: Any, questions: list[Any], confidences: list[float]
 ) -> None:
@@ -81,7 +54,7 @@ def test_while_the_teacher_is_down_students_answer_on_and_deferrals_are_theirs_a
     with httpx.Client(base_url=live.url, timeout=30) as client:
         before = ask(client)
         assert set(before) == {(True, False, None), (False, True, "low_confidence")}
-        with killed(live):
+        with live.down(TEACHER):
             for _ in range(3):  # by then the teacher's breaker is open, and nobody waits for it any more
                 assert set(ask(client)) == {(True, False, None), (False, False, "low_confidence")}
             began = time.perf_counter()

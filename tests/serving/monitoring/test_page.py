@@ -4,13 +4,10 @@ import asyncio
 import html
 import json
 import re
-import shutil
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,8 +20,6 @@ from serving.page.routes import router
 from serving.seams.observe import CHAMPION, Feedback
 from serving.web import auth, inputs, refusals
 
-CHROMIUM = shutil.which("chromium")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Debian's package chromium is needed")
 # Does something to the page `d` in a frame of some width, a while after it is loaded.
 FRAME = """<!doctype html><iframe id=f src=/ui width=%d height=4000 style=border:0></iframe>
 <script>setTimeout(() => { const d = f.contentDocument; with (document) { %s } }, %d)</script>"""
@@ -116,17 +111,10 @@ def page(state: dict[str, Any], keys: list[auth.Key]) -> Iterator[str]:
     thread.join(10)
 
 
-def browse(folder: Path, url: str, width: int, *more: str) -> str:
-    """What headless Chromium makes of a page (its DOM), after its scripts have run."""
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-proxy-server", f"--user-data-dir={folder}/profile",
-               f"--window-size={width},2600", "--virtual-time-budget=4000", "--disable-dev-shm-usage"]  # fmt: skip
-    command = [str(CHROMIUM), *options, *more, url]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
-
-
-@needs_browser
-def test_the_page_shows_arms_split_agreement_cost_experiments_and_decisions(page: str, tmp_path: Path) -> None:
-    dom = browse(tmp_path, page, 1280, "--dump-dom")
+def test_the_page_shows_arms_split_agreement_cost_experiments_and_decisions(
+    page: str, browse: Callable[..., str]
+) -> None:
+    dom = browse(page, 1280, "--dump-dom")
     shown = re.sub(r"<[^>]+>", " ", dom)
     for words in ("champion, version 1", "challenger, version 2", "agrees with the teacher", "at all times with 95 %",
                   "of the teacher's", "at the end of its ramp", "not worse", "ramp by canary", "deferred",
@@ -135,15 +123,14 @@ def test_the_page_shows_arms_split_agreement_cost_experiments_and_decisions(page
     assert 'data-ready="yes"' in dom
 
 
-@needs_browser
 @pytest.mark.parametrize("keys", [[CLIENT_KEY]], ids=["keyed"])
 @pytest.mark.parametrize("key", [CLIENT, "wrong"], ids=["right", "wrong"])
 def test_where_there_are_keys_the_page_asks_for_one_and_shows_nothing_without(
-    page: str, tmp_path: Path, key: str
+    page: str, browse: Callable[..., str], key: str
 ) -> None:
     assert httpx.get(f"{page}/state", trust_env=False).json()["code"] == "unauthorized"
     assert httpx.get(f"{page}/state", headers={"x-api-key": CLIENT}, trust_env=False).status_code == 200
-    dom = browse(tmp_path, page.replace("/ui", f"/entered/{key}"), 1400, "--dump-dom")
+    dom = browse(page.replace("/ui", f"/entered/{key}"), 1400, "--dump-dom")
     found = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)
     assert found, dom[:500]
     before, (status, model, arms, answer) = json.loads(html.unescape(found.group(1)))
@@ -156,21 +143,19 @@ def test_where_there_are_keys_the_page_asks_for_one_and_shows_nothing_without(
         assert "got no key that is known here" in answer
 
 
-@needs_browser
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_is_wider_than_the_screen(page: str, tmp_path: Path, width: int) -> None:
+def test_nothing_is_wider_than_the_screen(page: str, browse: Callable[..., str], width: int) -> None:
     """Asked within a frame of that width: a headless window is never narrower than 500."""
-    dom = browse(tmp_path, page.replace("/ui", f"/frame/{width}"), 1400, "--dump-dom")
+    dom = browse(page.replace("/ui", f"/frame/{width}"), 1400, "--dump-dom")
     found = re.search(r"<title>(\d+) wide</title>", dom)
     assert found, dom[:500]
     assert int(found.group(1)) <= width
 
 
-@needs_browser
 @pytest.mark.slow
-def test_the_box_asks_the_service_and_what_a_model_says_stays_text(page: str, tmp_path: Path) -> None:
-    dom = browse(tmp_path, page.replace("/ui", "/asked"), 1400, "--dump-dom")
+def test_the_box_asks_the_service_and_what_a_model_says_stays_text(page: str, browse: Callable[..., str]) -> None:
+    dom = browse(page.replace("/ui", "/asked"), 1400, "--dump-dom")
     found = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)
     assert found, dom[:500]
     assert found.group(1).startswith("seven&lt;img src=x onerror=document.title=1&gt;confidence50.0 %")
