@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.errors import InputError
 
 if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
     from opentelemetry.trace import Tracer
 
@@ -49,6 +50,15 @@ def span(name: str, *, parent: str | None = None, **attributes: Value) -> Iterat
     above = parent or (None if outer else os.environ.get(PARENT))
     with _tracer().start_as_current_span(name, context=_context(above), attributes=dict(attributes)):
         yield
+
+
+def of_requests() -> TelemetryConfig:
+    """Return what makes FastAPI write a span for each request, below its `traceparent` header; nothing when tracing is
+    off. Its metrics and logs stay off: these are ours."""
+    provider = _provider(os.environ[VARIABLE]) if on() else None
+    return {
+        "tracing": on(), "tracer_provider": provider, "operation_spans": False, "metrics": False, "logs": False,
+    }  # fmt: skip
 
 
 def carried() -> dict[str, str]:

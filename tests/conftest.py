@@ -1,6 +1,7 @@
 """Fixtures that every folder's tests share: a small valid recipe, an empty store, and a fresh Python process."""
 
 import copy
+import json
 import os
 import shutil
 import socket
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cluster import session
+from cluster import session, tracing
 from cluster.recipe import Recipe, ResourcesSection
 from cluster.store import Artifact, Store
 
@@ -84,6 +85,21 @@ def browse(tmp_path: Path) -> Callable[..., str]:
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
     return shown
+
+
+@pytest.fixture
+def spans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], dict[str, dict[str, object]]]]:
+    """Tracing into a file; call it for the spans written so far, by name."""
+    path = tmp_path / "spans.jsonl"
+    monkeypatch.setenv(tracing.VARIABLE, str(path))
+    monkeypatch.delenv(tracing.PARENT, raising=False)
+
+    def read() -> dict[str, dict[str, object]]:
+        tracing.flush()
+        return {one["name"]: one for one in map(json.loads, path.read_text().splitlines())}
+
+    yield read
+    tracing._provider(str(path)).shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from cluster import tracing
 from serving.bundle.answer import Answer, BundleError
 from serving.seams.problems import Refusal
 
@@ -90,6 +91,11 @@ async def answer(student: Ask, teacher: Ask | None, policy: Policy, guard: Guard
         return await race.run()
     finally:
         race.end()
+
+
+async def _traced(model: str, ask: Ask) -> Answer:
+    with tracing.span(model):
+        return await ask()
 
 
 class _Race:
@@ -176,7 +182,7 @@ class _Race:
     def _start(self, model: str) -> None:
         ask = self._ask[model]
         assert ask is not None
-        self._calls[model] = asyncio.ensure_future(ask())
+        self._calls[model] = asyncio.ensure_future(_traced(model, ask) if tracing.on() else ask())
 
     def _failed(self, model: str) -> Literal["timeout", "error"] | None:
         """Why there is no answer of a call, None when there is. Raises what is the request's own fault."""

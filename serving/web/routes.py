@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 
+from cluster import tracing
 from serving.seams.observe import Feedback
 from serving.seams.problems import ANSWERING, ASKING
 from serving.web import admin, api, chat, forms, inputs, openapi, refusals
@@ -18,7 +19,7 @@ LISTS = frozenset({"images", "video"})
 def create(desk: Desk) -> FastAPI:
     """The application: `/v1/predict`, `/v1/chat/completions`, `/v1/feedback`, `/v1/models`, `/v1/admin/*`, `/healthz`,
     `/readyz`, `/openapi.json`, and what the observer adds; no pages from elsewhere (CDN)."""
-    app = FastAPI(title="raydistill", docs_url=None, redoc_url=None)
+    app = FastAPI(title="raydistill", docs_url=None, redoc_url=None, telemetry=tracing.of_requests())
     refusals.install(app)
     app.add_middleware(refusals.BodyLimit, bytes_max=desk.body_bytes_max)
     _asking(app, desk)
@@ -41,7 +42,7 @@ def _asking(app: FastAPI, desk: Desk) -> None:
         "/v1/predict", response_model=api.PredictResponse, response_model_exclude_unset=True,
         responses=refusals.documented(*ANSWERING),
     )  # fmt: skip
-    async def predict(request: Request) -> api.PredictResponse:
+    async def predict(request: Request) -> Response:
         """Answer one question, classify one text or picture, or rank the entries for one query."""
         started = time.perf_counter()
         inputs.let_in(request, desk)
@@ -50,7 +51,9 @@ def _asking(app: FastAPI, desk: Desk) -> None:
         inputs.look(item, desk)
         number = inputs.request_id(request)
         asked = Asked(number, body.unit or number, item, delay_ms=inputs.delay_ms(request, desk))
-        return _response(await desk.answer(asked), desk, number, started)
+        response = _response(await desk.answer(asked), desk, number, started)
+        # As FastAPI would write it, but it would check a second time what was made here.
+        return Response(response.model_dump_json(exclude_unset=True), media_type=forms.JSON)
 
     @app.post(
         "/v1/feedback", status_code=202, response_model=api.FeedbackResponse, responses=refusals.documented(*ASKING)

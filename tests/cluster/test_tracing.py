@@ -6,8 +6,7 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -15,21 +14,6 @@ from cluster import logs, tracing
 from cluster.errors import InputError
 
 Start = Callable[..., "object"]
-
-
-@pytest.fixture
-def spans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], dict[str, dict[str, object]]]]:
-    """Tracing into a file; call it for the spans written so far, by name."""
-    path = tmp_path / "spans.jsonl"
-    monkeypatch.setenv(tracing.VARIABLE, str(path))
-    monkeypatch.delenv(tracing.PARENT, raising=False)
-
-    def read() -> dict[str, dict[str, object]]:
-        tracing.flush()
-        return {one["name"]: one for one in map(json.loads, path.read_text().splitlines())}
-
-    yield read
-    tracing._provider(str(path)).shutdown()
 
 
 def test_nothing_is_traced_or_loaded_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
