@@ -55,6 +55,7 @@ class Gateway:
         self._teacher: Remote | None = None
         self._served: Served | None = None
         self._arms: dict[str, LiveArm] = {}
+        self._breakers = noting.Breakers()
         self._refused: str | None = None
         self._wanted: Served | None = None
         self._turning: asyncio.Task[None] | None = None
@@ -279,8 +280,7 @@ class Gateway:
 
     def _note(self, asked: Asked, arm: LiveArm, outcome: cascade.Outcome | None, how: Outcome, ms: float) -> None:
         for target, breaker in ((arm.arm.name, arm.guard.breaker), (TEACHER, self._teacher_guard.breaker)):
-            tags = {"model": arm.arm.model, "target": target}
-            metrics.gauge("breaker_open").set(float(breaker.state == "open"), tags=tags)
+            self._breakers.note(arm.arm.model, target, breaker.state == "open")
         self.observer.answered(noting.record(asked, arm, outcome, how, ms, str(self.plan.teacher)))
 
     def _given(self, arm: LiveArm, outcome: cascade.Outcome, written: Written | None) -> Given:

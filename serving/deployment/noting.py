@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from cluster import metrics
 from serving.bundle.answer import Answer
 from serving.deployment.arm import LiveArm
 from serving.deployment.served import TEACHER
@@ -61,3 +62,17 @@ def record(
         student=outcome.student if outcome else None, outcome=how, fell_back=outcome is not None and outcome.fell_back,
         reason=outcome.reason if outcome else None, latency_ms=ms, comparable=own_terms,
     )  # fmt: skip
+
+
+class Breakers:
+    """The gauge of which breakers are open, set when that changes: setting it takes 10 us, and each request looks at
+    two."""
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[str, str], bool] = {}
+
+    def note(self, model: str, target: str, is_open: bool) -> None:
+        """What the breaker of an arm or of the teacher (`target`) was found to be."""
+        if self._told.get((model, target)) != is_open:
+            self._told[model, target] = is_open
+            metrics.gauge("breaker_open").set(float(is_open), tags={"model": model, "target": target})

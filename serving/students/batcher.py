@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -84,9 +84,14 @@ class Batcher(Generic[Row, Result]):
         batch = self._take()
         self._busy = bool(batch)
         if batch:
-            began = time.perf_counter()
-            running = asyncio.get_running_loop().run_in_executor(self._thread, self._run, [one.row for one in batch])
-            running.add_done_callback(lambda done: self._finished(batch, began, done))
+            began, loop = time.perf_counter(), asyncio.get_running_loop()
+
+            def back(done: Future[Sequence[Result | Exception]]) -> None:
+                if not loop.is_closed():  # nobody waits for it any more
+                    loop.call_soon_threadsafe(self._finished, batch, began, done)
+
+            # Not `run_in_executor`: a future of the loop's own would cost a further turn of it, a twentieth of a ms.
+            self._thread.submit(self._run, [one.row for one in batch]).add_done_callback(back)
 
     def _take(self) -> list[_Waiting[Row, Result]]:
         now = asyncio.get_running_loop().time()
@@ -106,7 +111,7 @@ class Batcher(Generic[Row, Result]):
         return batch
 
     def _finished(self, batch: Sequence[_Waiting[Row, Result]], began: float,
-                  done: asyncio.Future[Sequence[Result | Exception]]) -> None:  # fmt: skip
+                  done: Future[Sequence[Result | Exception]]) -> None:  # fmt: skip
         ms = (time.perf_counter() - began) * 1000 / len(batch)
         self._row_ms = ms if not self._row_ms else (1 - SMOOTHING) * self._row_ms + SMOOTHING * ms
         failure = asyncio.CancelledError() if done.cancelled() else done.exception()

@@ -56,7 +56,7 @@ class Student:
         self.model = predict.load(folder)
         self.spec, self.reads = self.model.spec, Reads.of(self.model.spec)
         self.model.predict([warm_up(self.spec)])
-        together = bool(self.spec["batch_invariant"])
+        self._together = together = bool(self.spec["batch_invariant"])
         limits = limits if together else Limits(1, limits.queue_max, limits.queue_ms)
         self._rows = Batcher[Row, Answer](self._answers, limits)
         self._texts = Stepper(self.model, limits, together) if isinstance(self.model, Writer) else None
@@ -102,7 +102,7 @@ class Student:
 
     def _length(self, item: Mapping[str, Any]) -> int:
         """What rows must share to be computed at once: their length in tokens, or nothing."""
-        if self.spec["task"] not in TEXT_TASKS:
+        if not self._together or self.spec["task"] not in TEXT_TASKS:
             return 0
         return len(self.model.tokenizer.encode(str(item.get("text", ""))).ids)  # type: ignore[attr-defined]
 
