@@ -147,4 +147,4 @@ def _inputs(recipe: Recipe) -> dict[str, Any]:
     return inputs
 
 
-STEP = Step("export", "bundle", 3, ("export",), (distill.STEP, fit.STEP), body, _inputs)
+STEP = Step("export", "bundle", 4, ("export",), (distill.STEP, fit.STEP), body, _inputs)

@@ -31,8 +31,8 @@ class Answer:
 
 def softmax(logits: Array) -> Array:
     """Probabilities over the last axis, float32."""
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(-1, keepdims=True), np.float32)
+    shifted = np.exp(logits - np.maximum.reduce(logits, -1, keepdims=True))  # `.max` calls this, through Python
+    return np.asarray(shifted / np.add.reduce(shifted, -1, keepdims=True), np.float32)
 
 
 def named(probabilities_V: Array, labels: Sequence[str]) -> Answer:
@@ -60,9 +60,16 @@ def text_of(item: Mapping[str, Any]) -> str:
     return text
 
 
+def stacked(ids: Sequence[Array], rows: Sequence[int]) -> Array:
+    """These rows of ids, all of one length, as one array [B, S]; a lone one is not copied."""
+    return ids[rows[0]][None] if len(rows) == 1 else np.stack([ids[row] for row in rows])
+
+
 def by_length(ids: Sequence[Array], run: Callable[[list[int]], Any], batch: int = 256) -> list[Any]:
     """Values of `run(rows)` in row order, asked for rows of one length at a time, at most `batch`: no row is ever
     padded (padding would change what `fast` INT8 answers)."""
+    if len(ids) == 1:
+        return list(run([0]))
     groups: dict[int, list[int]] = {}
     for row, one in enumerate(ids):
         groups.setdefault(len(one), []).append(row)

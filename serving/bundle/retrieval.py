@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from serving import engines
-from serving.bundle.answer import Answer, Array, BundleError, by_length, softmax
+from serving.bundle.answer import Answer, Array, BundleError, by_length, softmax, stacked
 from serving.bundle.files import Source, tokenizer_of
 from serving.bundle.texts import encode_text
 
@@ -35,7 +35,7 @@ class Retriever:
     def logits(self, items: Sequence[Mapping[str, Any]]) -> list[Array]:
         """Cosines times the spec's scale, float32 [1, E] of each item. Raises BundleError for an empty text."""
         ids = [encode_text(item, self.tokenizer, self.spec) for item in items]
-        vectors = by_length(ids, lambda rows: self.graph({"input_ids": np.stack([ids[row] for row in rows])})[0])
+        vectors = by_length(ids, lambda rows: self.graph({"input_ids": stacked(ids, rows)})[0])
         return [scored(vector_H, self.index_EH, self.spec["scale"]) for vector_H in vectors]
 
 

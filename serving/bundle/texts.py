@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from serving import engines
-from serving.bundle.answer import Answer, Array, by_length, named, softmax, text_of
+from serving.bundle.answer import Answer, Array, by_length, named, softmax, stacked, text_of
 from serving.bundle.files import Source, tokenizer_of
 
 
@@ -29,7 +29,7 @@ class Classifier:
     def logits(self, items: Sequence[Mapping[str, Any]]) -> list[Array]:
         """Logits float32 [1, V] of each item. Raises BundleError for an empty text."""
         ids = [encode_text(item, self.tokenizer, self.spec) for item in items]
-        return by_length(ids, lambda rows: self.graph({"input_ids": np.stack([ids[row] for row in rows])})[0][:, None])
+        return by_length(ids, lambda rows: self.graph({"input_ids": stacked(ids, rows)})[0][:, None])
 
 
 def encode_text(item: Mapping[str, Any], tokenizer: Any, spec: Mapping[str, Any]) -> Array:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from serving.models import encoder, tracing
+from serving.models import encoder, one_segment, tracing
 from serving.models.weights import locate
 
 INDEX = "index.npy"
@@ -95,7 +95,7 @@ class Graph(nn.Module):
 
     def __init__(self, model: DualEncoder) -> None:
         super().__init__()
-        self.encoder = model.encoder
+        self.encoder = one_segment.traceable(model.encoder)
 
     def forward(self, ids_BS: Tensor) -> Tensor:
         """The mean state [B, H], as a product: see `encoder.Graph`."""
@@ -111,7 +111,6 @@ def export(model: nn.Module, folder: Path, entries: Sequence[np.ndarray], opset:
     own: Any = copy.deepcopy(model).eval().float().cpu()
     _, unit_EH = vectors(own, entries)
     np.save(folder / INDEX, unit_EH.astype(np.float32))
-    own.encoder.set_attn_implementation("eager")  # one subgraph per layer that quantizers and ONNX Runtime fuse
     example_BS = torch.arange(3 * 5).reshape(3, 5) % own.config.vocab_size
     names = {"input_ids": {0: "B", 1: "S"}}, {"vector": {0: "B"}}
     tracing.write(Graph(own), (example_BS,), folder / "model", names, opset)

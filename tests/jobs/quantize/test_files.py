@@ -74,7 +74,7 @@ def test_weights_have_a_scale_per_output_channel_and_tables_one_per_row(plain: P
     weights.quantize(plain, tmp_path / "weights.onnx", Plan("weights"))
     held = {one.name: numpy_helper.to_array(one) for one in onnx.load(str(tmp_path / "weights.onnx")).graph.initializer}
     codes = {name.removesuffix("_int8"): value for name, value in held.items() if name.endswith("_int8")}
-    assert len(codes) == 2 * 6 + 1 + 3  # layers, head, tables of words, places and types
+    assert len(codes) == 2 * 6 + 1 + 2  # layers, head, tables of words and places
     for name, value in codes.items():
         assert value.dtype == np.int8
         scales = held[f"{name}_scale"]
