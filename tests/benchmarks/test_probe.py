@@ -52,7 +52,7 @@ def made(name: str) -> Made:
 
 
 def _cells(name: str) -> Made:
-    done = sorted((CELLS / "texts").glob(f"{name}_*.json"))
+    done = sorted((Path(__file__).with_name("data") / "texts").glob(f"{name}_*.json"))
     if not DATA.is_dir() or not done:
         pytest.skip(f"no cell of {name}: pytest tests/benchmarks/test_text_quality.py -k test_a_cell")
     found = {path.stem.rpartition("_")[2]: json.loads(path.read_text()) for path in done}

@@ -2,13 +2,15 @@
 control arm (same student, same steps, true labels alone), beside TF-IDF and a linear SVM.
 
 A cell is one seed of one set: a whole run of the recipe by its command, into a store that cells share, and a JSON file
-when it is done. A cell that is there is not run again, and a killed run goes on where its store stands. Cells lie under
-RAYDISTILL_CELLS (default runs/bench-cells). The test split is read by `evaluate`, once per cell; limits are chosen on
-validation rows.
+when it is done. The store lies under RAYDISTILL_CELLS (default runs/bench-cells), where a killed run goes on; the files
+lie beside this one, in `data/texts`, and are committed, so that hours of cells may be of several machines. A cell whose
+file is there is not run again: remove it to measure it anew. The test split is read by `evaluate`, once per cell;
+limits are chosen on validation rows.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import subprocess
@@ -32,6 +34,7 @@ from serving.teachers import transformers
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data" / "text"
 CELLS = Path(os.environ.get("RAYDISTILL_CELLS", "runs/bench-cells")).resolve() / "texts"
+DONE = Path(__file__).with_name("data") / "texts"
 SEEDS = (0, 1, 2)
 SPLITS = {"banking77": ("train", "test"), "clinc150": ("train", "validation", "test")}
 OUT_OF_SCOPE = "oos"
@@ -53,10 +56,11 @@ def overrides(name: str, seed: int) -> list[str]:
 
 def cell(name: str, seed: int) -> dict[str, Any]:
     """What one seed measured: accuracies and sizes of its report, and for clinc150 what is in scope and out of it."""
-    path = CELLS / f"{name}_{seed}.json"
+    path = DONE / f"{name}_{seed}.json"
     if path.is_file():
         return dict(json.loads(path.read_text()))
     CELLS.mkdir(parents=True, exist_ok=True)
+    DONE.mkdir(exist_ok=True)
     own, store = overrides(name, seed), CELLS / "store"
     command = [sys.executable, "-m", "jobs", "run", name, "--until", "evaluate", "--store", str(store), "--json"]
     command += [word for value in own for word in ("--set", value)]
@@ -69,6 +73,7 @@ def cell(name: str, seed: int) -> dict[str, Any]:
         "models": {kind: {key: model[key] for key in keys} for kind, model in report["models"].items()},
         "retention": report["retention"], "speedup": report["speedup"], "seconds": report["seconds"],
         "param_share": report["param_share"], "commit": report["commit"],
+        "date": datetime.date.today().isoformat(),
     }  # fmt: skip
     if name == "clinc150":
         found["scope"] = scope(own, kept, artifacts)
@@ -130,7 +135,7 @@ def test_a_cell(name: str, seed: int) -> None:
 
 @pytest.mark.parametrize("name", SPLITS)
 def test_students_of_three_seeds_beside_their_control_and_the_svm(name: str, record: Callable[..., None]) -> None:
-    done = [seed for seed in SEEDS if (CELLS / f"{name}_{seed}.json").is_file()]
+    done = [seed for seed in SEEDS if (DONE / f"{name}_{seed}.json").is_file()]
     if not done:
         pytest.skip(f"no cell of {name} is done")
     cells = [cell(name, seed) for seed in done]
@@ -139,7 +144,14 @@ def test_students_of_three_seeds_beside_their_control_and_the_svm(name: str, rec
     sizes = {kind: model["params_non_embedding"] for kind, model in cells[0]["models"].items()}
     share, size = sizes["student"] / sizes["teacher"], cells[0]["models"]["student_int8"]["bytes"]
     small, spread = share <= 0.1 and size <= 6_000_000, stdev(each["student_int8"]) if len(done) > 1 else None
-    told = {"seeds": len(done), "each": each, "std": spread, "share_of_parameters": share, "bytes": size}
+    told = {
+        "seeds": len(done),
+        "cells": [{"commit": one["commit"], "date": one["date"]} for one in cells],
+        "each": each,
+        "std": spread,
+        "share_of_parameters": share,
+        "bytes": size,
+    }
     about = f"{name}: INT8 student, {share:.1%} of the teacher's parameters without embeddings, {len(done)} seed(s)"
     bar = ">= 0.99, above the SVM, <= 10 % of the parameters, <= 6 MB"
     kept = student / teacher
