@@ -8,6 +8,7 @@ a patch, M image tokens of a picture (L / merge^2), G groups of frames, H hidden
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 from collections.abc import Mapping, Sequence
@@ -157,9 +158,10 @@ def pixel_values(patches_NLF: Array, picture: Picture) -> Array:
     return np.repeat(values, picture.temporal, axis=3).reshape(n, length, width * picture.temporal)
 
 
-def positions(kinds: Sequence[int], picture: Picture, stride: int = 1) -> Array:
+@functools.lru_cache(1024)  # questions differ in their words, and most of one length have one layout
+def positions(kinds: bytes, picture: Picture, stride: int = 1) -> Array:
     """Rotary positions int64 [3, S] (time, height, width) for tokens marked 0 (text and sound), 1 (M image tokens per
-    picture) or VIDEO (M tokens per group of frames, groups `stride` steps apart).
+    picture) or VIDEO (M tokens per group of frames, groups `stride` steps apart), a byte each; not to be written to.
 
     Text advances all three; a picture keeps its time and spreads rows and columns (arXiv 2409.12191, section 2.1).
     """
@@ -239,9 +241,9 @@ def placement(ids_BS: Array, tokens: Mapping[str, int], picture: Picture,
         own = ids_BS == tokens[name]
         index = np.where(own, known + np.cumsum(own.reshape(-1)).reshape(ids_BS.shape), index)
         known += int(own.sum())
-    kinds = (ids_BS == tokens["image"]) + VIDEO * (ids_BS == tokens["video"])
+    kinds = ((ids_BS == tokens["image"]) + VIDEO * (ids_BS == tokens["video"])).astype(np.uint8)
     strides = [1] * len(ids_BS) if stride_B is None else stride_B
-    rows = [positions(row, picture, int(step)) for row, step in zip(kinds.tolist(), strides, strict=True)]
+    rows = [positions(row.tobytes(), picture, int(step)) for row, step in zip(kinds, strides, strict=True)]
     return index, np.stack(rows, 1)
 
 
