@@ -148,7 +148,7 @@ def _tune(space: Space, store: Store, ledger: Ledger, learned: Prior, wanted: Wa
     asked = Asked(wanted.searcher, section.objectives, seed, section.startup, first, known)
     folder = store.workspace / "tune" / ledger.name
     budget = Budget(ledger, wanted.minutes, wanted.money, section.price_per_hour)
-    nodes = places.found()
+    nodes = session.nodes("train")
     place = places.of(space.recipe, nodes)
     tuner = tune.Tuner(
         placed_trial(space, store, place),
