@@ -183,9 +183,7 @@ def check(table: "pa.Table", name: str) -> None:
     Further columns are allowed: a step may carry its own. A table without the version key passes, one with another
     version does not.
     """
-    version = (table.schema.metadata or {}).get(VERSION_KEY.encode())
-    if version is not None and version.decode() != str(SCHEMA_VERSION):
-        raise ArtifactMismatch(name, "schema_version", got=version.decode(), expected=SCHEMA_VERSION)
+    check_version(table, name)
     for field in schema(name):
         if field.name not in table.column_names:
             raise ArtifactMismatch(name, f"column {field.name}", got="no such column", expected=field.type)
@@ -194,6 +192,13 @@ def check(table: "pa.Table", name: str) -> None:
             raise ArtifactMismatch(name, f"column {field.name}", got=column.type, expected=field.type)
         if column.null_count and not field.nullable:
             raise ArtifactMismatch(name, f"column {field.name}", got=f"{column.null_count} nulls", expected="none")
+
+
+def check_version(table: "pa.Table", name: str) -> None:
+    """Raise ArtifactMismatch when the table says that it is of another schema version; one that says none passes."""
+    version = (table.schema.metadata or {}).get(VERSION_KEY.encode())
+    if version is not None and version.decode() != str(SCHEMA_VERSION):
+        raise ArtifactMismatch(name, "schema_version", got=version.decode(), expected=SCHEMA_VERSION)
 
 
 def conform(table: "pa.Table", name: str) -> "pa.Table":

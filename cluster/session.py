@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from cluster.errors import InputError, RayNotStarted
 from cluster.recipe import ResourcesSection
 
 __all__ = [
-    "commit", "connect", "disconnect", "left_behind", "on_loopback", "placed", "prepare_environment", "reap",
+    "commit", "connect", "disconnect", "left_behind", "nodes", "on_loopback", "placed", "prepare_environment", "reap",
     "starting",
 ]  # fmt: skip
 
@@ -107,6 +107,19 @@ def on_loopback() -> bool:
 def placed(step: Literal["generate", "train", "serve"]) -> dict[str, Any]:
     """Return Ray's option for where a step's workers may run: {"label_selector": ...}, {} where any node will do."""
     return {"label_selector": dict(_labels[step])} if _labels.get(step) else {}
+
+
+def nodes(step: Literal["generate", "train", "serve"]) -> list[Mapping[str, Any]]:
+    """Return the connected cluster's nodes that live and may run a step's workers, as `ray.nodes()` has them.
+
+    A selector with an operator (`!a`, `in(a,b)`) is Ray's to judge; here it excludes nobody.
+    """
+    import ray
+
+    wanted = _labels.get(step, {}).items()
+    plain = {name: value for name, value in wanted if not value.startswith(("!", "in("))}.items()
+    found: list[Mapping[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in found if node["Alive"] and plain <= node["Labels"].items()]
 
 
 def disconnect() -> None:

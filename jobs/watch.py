@@ -49,8 +49,9 @@ def once(recipe: Recipe, store: Store, watcher: Watcher) -> dict[str, Any]:
     if verdict is None:
         marker = pauses.find(store, model)
         return {"alarm": None, "paused": None if marker is None else marker.reason}
-    log.warning("alarm: %s", alarms.reason(verdict))
     check(recipe)
+    if (marker := pauses.find(store, model)) is None or marker.verdict_id != verdict.verdict_id:
+        log.warning("alarm: %s", alarms.reason(verdict))
     pauses.pause(store, _marker(recipe, verdict))
     return {"alarm": alarms.reason(verdict), "verdict": verdict.verdict_id, **repair(recipe, store, watcher, verdict)}
 
@@ -122,24 +123,25 @@ def due(schedule: Schedule, last: Mapping[str, int], now_ms: int) -> list[str]:
 def loop(recipe: Recipe, store: Store, watcher: Watcher, told: Callable[[Mapping[str, Any]], None]) -> None:
     """Read verdicts every `watch.poll_s` and do what is due, until the process is ended; `told` gets every round.
 
-    What goes wrong in one round is logged, once for as long as it stays the same, and does not end the watch: the next
-    verdict may be another.
+    What goes wrong in a round is logged, once for as long as that round goes wrong in the same way, and does not end
+    the watch: the next verdict may be another.
     """
-    model, failed = recipe.promote.model_name, ""
+    model, failed = recipe.promote.model_name, dict[str, str]()
     begun = {kind: _now_ms() for kind in Schedule.model_fields if kind not in alarms.state(store, model)["last"]}
     alarms.remember(store, model, last=begun)
     while True:
-        rounds_: list[Callable[[], dict[str, Any]]] = [lambda: once(recipe, store, watcher)]
+        rounds_: dict[str, Callable[[], dict[str, Any]]] = {"once": lambda: once(recipe, store, watcher)}
         for kind in due(recipe.watch.schedule, alarms.state(store, model)["last"], _now_ms()):
-            rounds_.append(lambda kind=kind: scheduled(recipe, store, watcher, kind))  # type: ignore[misc]
-        for round_ in rounds_:
+            rounds_[kind] = lambda kind=kind: scheduled(recipe, store, watcher, kind)  # type: ignore[misc]
+        for name, round_ in rounds_.items():
             try:
                 done = round_()
+                failed.pop(name, None)
                 if done.get("alarm", "") is not None:
                     told(done)
             except RaydistillError as error:
-                log.log(logging.DEBUG if str(error) == failed else logging.ERROR, "watch: %s", error)
-                failed = str(error)
+                log.log(logging.DEBUG if str(error) == failed.get(name) else logging.ERROR, "watch: %s", error)
+                failed[name] = str(error)
         time.sleep(recipe.watch.poll_s)
 
 

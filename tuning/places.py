@@ -39,15 +39,6 @@ class Place:
         return min(by_cpus, by_gpus)
 
 
-def fitting(nodes: Sequence[Node], wanted: Mapping[str, str]) -> Sequence[Node]:
-    """The nodes that live and have the labels that training wants.
-
-    A selector with an operator (`!a`, `in(a,b)`) is Ray's to judge; here it excludes nobody: one trial more waits then.
-    """
-    plain = {name: value for name, value in wanted.items() if not value.startswith(("!", "in("))}
-    return [node for node in nodes if node["Alive"] and plain.items() <= node["Labels"].items()]
-
-
 def of(recipe: Recipe, nodes: Sequence[Node]) -> Place:
     """What a trial of this recipe takes on these nodes: `search.gpus`, or where it says nothing a whole GPU if there is
     one, which is how `distill` decides for one worker."""
@@ -55,15 +46,6 @@ def of(recipe: Recipe, nodes: Sequence[Node]) -> Place:
     if gpus is None:
         gpus = float(any("GPU" in node["Resources"] and node["Resources"]["GPU"] >= 1 for node in nodes))
     return Place(max(1, recipe.distill.engine.threads), gpus)
-
-
-def found() -> Sequence[Node]:
-    """The connected cluster's nodes that a trial may use."""
-    import ray
-
-    nodes: list[Node] = ray.nodes()  # type: ignore[no-untyped-call]
-    option = session.placed("train")
-    return fitting(nodes, option["label_selector"] if option else {})
 
 
 def at_once(place: Place, nodes: Sequence[Node]) -> int:

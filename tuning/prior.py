@@ -58,10 +58,8 @@ class Prior:
 
     @property
     def known(self) -> Sequence[Ended]:
-        """Trials of the same students elsewhere, but those that are tried first here: they are found, not trained."""
-        first = self.points
-        every = [ended for source in self.sources for ended in source.known]
-        return [ended for ended in every if not any(same(ended.point, point) for point in first)]
+        """Trials of the same students elsewhere, those that are tried first here among them."""
+        return [ended for source in self.sources for ended in source.known]
 
     def facts(self) -> dict[str, Any]:
         """JSON-ready, for the search's record."""

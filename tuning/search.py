@@ -125,7 +125,7 @@ def prepare(space: Space, store: Store, watcher: Watcher) -> list[dict[str, Any]
 
 def beginning(space: Space, ledger: Ledger, learned: Prior) -> tuple[Sequence[Point], Sequence[Ended]]:
     """What is tried before the searcher draws (what was under way, the recipe as it is, and what the past says), and
-    the ended trials that it knows of, each once."""
+    the ended trials that it knows of, each once; what is tried first is found in the store, not trained again."""
     points = [*ledger.unfinished, space.base, *learned.points]
     first = [point for index, point in enumerate(points) if not any(same(point, one) for one in points[:index])]
     own = list(ledger.known)
@@ -148,7 +148,7 @@ def _tune(space: Space, store: Store, ledger: Ledger, learned: Prior, wanted: Wa
     asked = Asked(wanted.searcher, section.objectives, seed, section.startup, first, known)
     folder = store.workspace / "tune" / ledger.name
     budget = Budget(ledger, wanted.minutes, wanted.money, section.price_per_hour)
-    nodes = places.found()
+    nodes = session.nodes("train")
     place = places.of(space.recipe, nodes)
     tuner = tune.Tuner(
         placed_trial(space, store, place),

@@ -23,7 +23,7 @@ class DriftSection(Section):
         gt=0.0,
         description="Population stability index of an input that is an alarm; 0.1 to 0.25 is a shift to note.",
     )
-    check_s: float = Field(10.0, gt=0.0, description="How often drift is looked for (s).")
+    check_s: float = Field(10.0, gt=0.0, description="How often inputs are compared with the first requests' (s).")
     rollback: bool = Field(True, description="Serve the previous champion again when quality has dropped.")
     hard_samples: int = Field(
         256, ge=0, description="Requests named in a verdict, those on which student and teacher differ first (count)."

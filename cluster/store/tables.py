@@ -51,19 +51,10 @@ def read(store: Store, table: str, model: str, since_ms: int = 0) -> pa.Table:
             continue
         data = store.read_file(key)
         if data is not None:
-            one = _completed(pq.read_table(io.BytesIO(data)), table)
-            schema.check(one, table)
-            found.append(one.select(schema.schema(table).names))
-    return pa.concat_tables([one.replace_schema_metadata(found[0].schema.metadata) for one in found])
-
-
-def _completed(rows: pa.Table, table: str) -> pa.Table:
-    import pyarrow as pa
-
-    for field in schema.schema(table):
-        if field.nullable and field.name not in rows.column_names:
-            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
-    return rows
+            one = pq.read_table(io.BytesIO(data))
+            schema.check_version(one, table)
+            found.append(schema.conform(one, table))
+    return pa.concat_tables(found)
 
 
 def expire(store: Store, table: str, model: str, before_ms: int) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cluster.recipe import Recipe
-from cluster.store import Artifact, Store
+from cluster.store import Store
 from jobs import fit
 from jobs.before import curve, likely, teacher_exam, worth
 from jobs.before.curve import Prediction
@@ -43,12 +43,14 @@ class Kept:
         return replace(found, **named)
 
 
-def of(recipe: Recipe, store: Store, exam: Artifact, found: Sequence[Mapping[str, Any]], draws: int, seed: int) -> Kept:
-    """What the pilots (`pilot.json` of each, by rising size) keep on validation rows. exam: the teacher's answers."""
+def of(recipe: Recipe, store: Store, found: Sequence[Mapping[str, Any]], draws: int, seed: int) -> Kept:
+    """What the pilots (`pilot.json` of each, by rising size) keep on validation rows; only where answers are right or
+    wrong does the teacher answer these too (`jobs.before.teacher_exam`)."""
     if recipe.task == "text_generation":
         teacher = likely.of_teacher(recipe, store.get(fit.STEP.kind, fit.STEP.id(recipe)))
         return of_texts([likely.read(one) for one in found], teacher, draws, seed)
     right_NR = np.stack([worth.right_of(one) for one in found])
+    exam = teacher_exam.STEP.run(recipe, store)
     return of_classes(right_NR, teacher_exam.right(recipe, exam), draws, seed)
 
 

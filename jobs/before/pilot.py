@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from cluster.recipe import Recipe
 from cluster.store import Artifact, Store
 from jobs import curate, distill, fit, generate
-from jobs.before import teacher_exam, worth
+from jobs.before import worth
 from jobs.step import Step, Work
 from jobs.training.run import forget, job_of
 from jobs.training.runner import run_local
@@ -66,7 +66,7 @@ def steps(rows: int) -> tuple[Step, Step, Step]:
 
     samples = replace(generate.STEP, name="probe", body=partial(_samples, rows=rows), extra=extra)
     curated = replace(curate.STEP, name="probe", parents=(samples,))
-    parents = (fit.STEP, samples, curated, teacher_exam.STEP)
+    parents = (fit.STEP, samples, curated)
     student = Step("probe", "pilot", 1, ("student", "distill", "export"), parents, _student, extra)
     return samples, curated, student
 

@@ -19,7 +19,7 @@ from cluster.recipe import Recipe
 from cluster.store import Artifact, Store
 from jobs import fit, generate, pipeline
 from jobs.after import wording
-from jobs.before import kept, pilot, teacher_exam
+from jobs.before import kept, pilot
 from jobs.before.kept import Kept
 from jobs.pipeline import Watcher
 from jobs.step import run_name
@@ -54,7 +54,6 @@ def run(recipe: Recipe, store: Store, wanted: Wanted, watcher: Watcher) -> dict[
     check(recipe, wanted, store)
     pipeline.run(recipe, store, watcher, ["fit"])
     session.connect(recipe.resources)
-    made = teacher_exam.STEP.run(recipe, store)
     pool = generate.candidates(recipe)
     whole = Whole(len(pool), pilot.origins(pool))
     sizes = sizes_of(whole.origins, wanted)
@@ -63,7 +62,7 @@ def run(recipe: Recipe, store: Store, wanted: Wanted, watcher: Watcher) -> dict[
     pilots = {size: pilot.run(longer, store, size) for size in reversed(sizes)}
     rising = dict(reversed(pilots.items()))
     told = [pilot.content(one) for one in rising.values()]
-    found = predicted(recipe, store, whole, rising, kept.of(recipe, store, made, told, DRAWS, recipe.seed))
+    found = predicted(recipe, store, whole, rising, kept.of(recipe, store, told, DRAWS, recipe.seed))
     store.write_record(f"probes/{run_name(recipe)}", found)
     return found
 

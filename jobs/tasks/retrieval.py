@@ -119,6 +119,10 @@ class Retrieval(TextClassification):
         self.tokenizer.save(str(folder / "tokenizer.json"))
         (folder / "task.json").write_text(json.dumps(self.spec))
 
+    def word_runs(self, word: str) -> list[list[int]]:
+        """See `jobs.tasks.Worded`: none, for a target is a place among the batch's candidates and never an entry."""
+        return []
+
     def batch(self, columns: Columns, rows: np.ndarray) -> dict[str, Tensor]:
         """See `Task.batch`: questions, the candidates [C, S], and targets and teacher's logits among these."""
         whole = super().batch(columns, rows)

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from cluster.errors import StepFailed
 from cluster.recipe import EngineSection
-from cluster.session import placed
+from cluster.session import nodes, placed
 from jobs.training import health, rows, streamed
 from jobs.training.loop import Job, train
 
@@ -118,13 +118,12 @@ def run_ray(job: Job, name: str, storage: str) -> Trained:
 
     Raises StepFailed when the workers failed more often than the recipe allows, or when training stopped.
     """
-    import ray
     import ray.train.torch
 
     from jobs.training.rendezvous import Rendezvous
 
     v2: Any = ray.train  # what is annotated is Train V1
-    gpus = ray.cluster_resources().get("GPU", 0) >= job.engine.workers  # type: ignore[no-untyped-call]
+    gpus = _on_gpus(job.engine)
     kills = health.kernel_kills()
     health.note_of(job.table).unlink(missing_ok=True)  # said to an earlier attempt of whoever starts this one
     trainer = v2.torch.TorchTrainer(
@@ -153,6 +152,12 @@ def run_ray(job: Job, name: str, storage: str) -> Trained:
             hint = f"{health.ADVICE['out_of_memory']}; {hint}"
         raise StepFailed(job.arm, what, hint) from error
     return _finished(job, result.return_value, None if result.checkpoint is None else Path(result.checkpoint.path))
+
+
+def _on_gpus(engine: EngineSection) -> bool:
+    """Whether the nodes that training may run on have a GPU for every worker."""
+    own: list[dict[str, float]] = [node["Resources"] for node in nodes("train")]
+    return sum(has.get("GPU", 0) for has in own if not engine.placed_on or engine.placed_on in has) >= engine.workers
 
 
 def _scaling(engine: EngineSection, gpus: bool) -> Any:

@@ -51,6 +51,8 @@ class Judge:
         self._falls: list[Fall] = []
         self._alarmed: set[str] = set()
         self._rolled_back = False
+        self.psi: dict[str, float] = {}  # of every input, when they were last compared
+        self._compared_s = -math.inf
         self.crowning = False  # a champion was ordered and is not there yet: what is known is about the one before
         self._fresh_champion()
 
@@ -104,6 +106,8 @@ class Judge:
                 orders.append(Order("split", {experiment.arm: share}, ()))
         orders += [order for fall in self._falls if (order := self._fallen(fall, now_ms)) is not None]
         self._falls = []
+        if now_s - self._compared_s >= self.drift.check_s:
+            self._compared_s, self.psi = now_s, self.inputs.psi()
         return orders + self._shifts(now_ms)
 
     def plain(self, now_s: float) -> dict[str, Any]:
@@ -196,7 +200,7 @@ class Judge:
     def _shifts(self, now_ms: int) -> list[Order]:
         """Inputs that are no longer what they were: said once, acted on by people."""
         found = []
-        for name, value in self.inputs.psi().items():
+        for name, value in self.psi.items():
             if value > self.drift.psi and name not in self._alarmed:
                 self._alarmed.add(name)
                 champion = self.arms[CHAMPION]
@@ -229,7 +233,7 @@ class Judge:
                     self.experiments[name].by_hand()
 
     def _fresh_champion(self) -> None:
-        self.inputs = Inputs(self.drift)
+        self.inputs, self.psi, self._compared_s = Inputs(self.drift), {}, -math.inf
         self.quality = {name: Quality(name, self.drift, self._references.get(name)) for name in MEASURES}
         self._falls, self._alarmed, self._rolled_back, self.crowning = [], set(), False, False
 

@@ -135,7 +135,7 @@ class Monitor:
             for arm in judge.arms.values()
         ]  # fmt: skip
         drift = {
-            "psi": judge.inputs.psi(), "psi_limit": judge.drift.psi, "drop_limit": judge.drift.drop,
+            "psi": judge.psi, "psi_limit": judge.drift.psi, "drop_limit": judge.drift.drop,
             "quality": {
                 name: {"value": one.last.value, "reference": one.last.reference, "drop": one.last.drop}
                 for name, one in judge.quality.items() if one.last is not None
@@ -196,7 +196,7 @@ class Monitor:
             tags = {"model": self.model, "experiment": name}
             metrics.gauge("srm").set(min(experiment.srm_log_e, 1e9) / math.log(10), tags=tags)
             metrics.gauge("srm_limit").set(-math.log10(self.section.srm_alpha), tags=tags)
-        for name, value in judge.inputs.psi().items():
+        for name, value in judge.psi.items():
             metrics.gauge("psi").set(value, tags={"model": self.model, "input": name})
         for name, drop in judge.quality_drop().items():
             metrics.gauge("quality_drop").set(drop, tags={"model": self.model, "metric": name})

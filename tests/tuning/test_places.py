@@ -43,11 +43,18 @@ def test_trials_are_packed_by_what_runs_out_first() -> None:
     assert places.at_once(Place(1, 1.0), [head]) == 1
 
 
-def test_gpus_that_training_may_not_use_are_no_place_for_trials(searched_recipe: Any) -> None:
+def test_gpus_that_training_may_not_use_are_no_place_for_trials(
+    searched_recipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fitting(role: str) -> Any:
+        monkeypatch.setattr(session, "_labels", {"train": {"role": role}})
+        return session.nodes("train")
+
     nodes = [node(8, role="cpu"), node(8, 4, role="gpu"), node(8, 4, alive=False, role="cpu")]
-    assert places.of(searched_recipe(), places.fitting(nodes, {"role": "cpu"})).gpus == 0
-    assert places.of(searched_recipe(), places.fitting(nodes, {"role": "gpu"})).gpus == 1
-    assert len(places.fitting(nodes, {"role": "!gpu"})) == 2
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    assert places.of(searched_recipe(), fitting("cpu")).gpus == 0
+    assert places.of(searched_recipe(), fitting("gpu")).gpus == 1
+    assert len(fitting("!gpu")) == 2
 
 
 def test_a_share_of_a_gpu_is_reserved_in_the_bundle_of_the_trial(prepared: Any) -> None:
@@ -91,7 +98,7 @@ def test_trials_go_where_the_recipe_wants_training_and_are_packed_by_those_nodes
         group = request.to_placement_group()  # as Tune makes it for a trial
         try:
             assert group.wait(20 if there else 1) is there, labels
-            assert places.at_once(Place(1, 0.0), places.found()) == fit
+            assert places.at_once(Place(1, 0.0), session.nodes("train")) == fit
         finally:
             ray.util.remove_placement_group(group)
     assert asked({"role": "gpu"}) != asked({}) == ray.tune.PlacementGroupFactory([{"CPU": 1.0}])
@@ -111,7 +118,7 @@ from cluster.recipe import load
 os.environ.update(TUNE)
 ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, _node_ip_address="127.0.0.1",
          log_to_driver=False)
-nodes = places.found()
+nodes = session.nodes("train")
 place = places.of(load("image_classification", ["search.gpus=0.5"]), nodes)
 
 def trial(config, folder, place):

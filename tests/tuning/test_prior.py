@@ -104,6 +104,7 @@ def test_trials_of_the_same_students_are_known_and_their_best_are_found_again_no
     searched(store, "one", space.recipe, {0.005: 0.5, 0.002: 0.9, 0.003: 0.8, 0.004: 0.7})
     learned = prior.learn(space, store, ALL, "new")
     ledger = Ledger(store, "new", {"searcher": "tpe"})
+    assert len(learned.known) == 4
     first, known = beginning(space, ledger, learned)
     # The recipe as it is and the best are tried here too (they are in the store), so the result compares with them.
     assert first == [{RATE: 0.005}, {RATE: 0.002}]

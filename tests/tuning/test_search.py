@@ -174,7 +174,7 @@ def test_a_search_on_other_rows_in_the_same_file_is_another_search(searched_reci
     assert names[0] != names[1]
     # Of the same rows trials are known; of others their points are only tried first.
     other, own = (prior.learn(Space(recipe), store, [name], "new") for name in names)
-    assert not other.known and other.points and own.sources[0].known
+    assert not other.known and other.points and own.known
 
 
 def test_the_budget_ends_a_search_by_minutes_or_by_money(tmp_path: Path) -> None:

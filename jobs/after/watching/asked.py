@@ -63,7 +63,7 @@ def old(recipe: Recipe, task: Task, own: pa.Table) -> pa.Table:
             places[name].append(place)
     rng = np.random.default_rng([recipe.seed, len(own)])
     chosen = [rng.permutation(places[name])[: recipe.watch.old_rows] for name in sorted(places)]
-    return own.take(np.sort(np.concatenate(chosen)) if chosen else [])
+    return own.take(np.sort(np.concatenate(chosen))) if chosen else own.slice(0, 0)
 
 
 class _Slices:

@@ -212,3 +212,12 @@ def test_a_mined_row_is_asked_once_and_a_label_that_is_no_class_counts_as_unknow
     row = {"prompt": "", **dict.fromkeys(MEDIA), "images": [picture], "label": "letter a", "reference": "letter a"}
     made = asked.mined(recipe, task, own, [row, row])
     assert len(made) == 1 and made["label"][0].as_py() is None and made["label_name"][0].as_py() is None
+
+
+def test_where_no_true_answer_is_known_a_round_has_no_old_rows(tiny_digits: MakeRecipe) -> None:
+    recipe = tiny_digits(*WATCHED)
+    task, own = tasks.of(recipe), asked.own_requests(recipe)
+    assert len(asked.old(recipe, task, own))
+    at = own.column_names.index("label_name")
+    unknown = own.set_column(at, own.field(at), pa.nulls(len(own), pa.string()))
+    assert asked.old(recipe, task, unknown).equals(unknown.slice(0, 0))

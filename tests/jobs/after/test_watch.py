@@ -1,5 +1,6 @@
 """A failure that was planted: named by diff, stopped by a gate, repaired by one round of watch."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster import pauses
-from cluster.errors import GateFailed, StepFailed
+from cluster.errors import GateFailed, MismatchError, StepFailed
 from cluster.recipe import Recipe
 from cluster.recipe.watch import Schedule
 from cluster.registry import Registry
@@ -147,6 +148,59 @@ def test_an_alarm_without_traffic_says_what_is_missing_and_leaves_the_model_paus
     with pytest.raises(StepFailed, match="no request of version 3 has an answer to compare with"):
         watch.once(text_recipe(), store, quiet)
     assert pauses.find(store, "salad") is not None
+
+
+def test_an_alarm_is_said_once_and_only_where_a_round_could_repair_the_student(
+    text_recipe: MakeRecipe, store: Store, quiet: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said() -> int:
+        return sum(one.getMessage().startswith("alarm: ") for one in caplog.records)
+
+    def refused(recipe: Recipe) -> None:
+        raise MismatchError("no round can repair this student", got="", expected="")
+
+    verdicts.append(store, dropped(3))
+    with monkeypatch.context() as patched, pytest.raises(MismatchError):
+        patched.setattr(watch, "check", refused)
+        watch.once(text_recipe(), store, quiet)
+    assert said() == 0
+    for _ in range(2):
+        with pytest.raises(StepFailed, match="no request of version 3"):
+            watch.once(text_recipe(), store, quiet)
+        assert said() == 1
+    verdicts.append(store, dropped(3, verdict_id="later"))
+    with pytest.raises(StepFailed, match="no request of version 3"):
+        watch.once(text_recipe(), store, quiet)
+    assert said() == 2
+
+
+def test_what_fails_is_an_error_once_in_each_round_and_again_after_the_round_went_well(
+    text_recipe: MakeRecipe, store: Store, quiet: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    polls: list[list[int]] = []
+    scripts = {"once": ["A", "A", None, "A"], "evaluate": ["A", "B", "B", "B"]}
+
+    def round_(name: str) -> dict[str, Any]:
+        wrong = scripts[name][len(polls)]
+        if wrong is not None:
+            raise StepFailed("watch", f"{name} {wrong}")
+        return {"alarm": None}
+
+    def slept(seconds: float) -> None:
+        polls.append([one.levelno for one in caplog.records if one.getMessage().startswith("watch: ")])
+        caplog.clear()
+        if len(polls) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch, "once", lambda *given: round_("once"))
+    monkeypatch.setattr(watch, "scheduled", lambda *given: round_("evaluate"))
+    monkeypatch.setattr(watch, "due", lambda *given: ["evaluate"])
+    monkeypatch.setattr("time.sleep", slept)
+    told: list[Any] = []
+    with caplog.at_level(logging.DEBUG, "jobs.watch"), pytest.raises(KeyboardInterrupt):
+        watch.loop(text_recipe(), store, quiet, told.append)
+    first, again = logging.ERROR, logging.DEBUG
+    assert polls == [[first, first], [again, first], [again], [first, again]] and not told
 
 
 def test_a_round_is_due_when_its_period_has_passed_since_the_last() -> None:

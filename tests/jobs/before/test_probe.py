@@ -10,7 +10,7 @@ from cluster.errors import GateFailed, InputError
 from cluster.recipe import Gates, load
 from cluster.store import Store
 from jobs import fit, generate
-from jobs.before import pilot, probe
+from jobs.before import pilot, probe, teacher_exam
 
 STAGE = "{name: %s, epochs: %s, min_steps: %d, learning_rate: 5.0e-3, losses: [%s]}"
 OFF = [f"evaluate.gates.{name}=null" for name in Gates.model_fields]
@@ -41,6 +41,7 @@ def test_a_probe_predicts_from_growing_pilots_and_asks_the_teacher_once_a_row(st
     assert found["seconds"]["distill"]["value"] > found["pilots"][-1]["seconds"]
     facts = [one.manifest.facts for one in store.list("samples")]
     assert sorted((one["requested"], one["reused"]) for one in facts) == [(200, 200), (400, 400), (800, 0)]
+    assert store.attempts("exam", teacher_exam.STEP.id(recipe)) == 1
     # The run finds the teacher, and takes over what it told the pilots.
     assert fit.STEP.find(recipe, store) is not None
     run = generate.STEP.run(recipe, store).manifest.facts

@@ -42,6 +42,7 @@ def test_a_probe_of_a_language_model_predicts_retention_as_its_report_will_measu
     measured = task.evaluate(task.load(str(folder)), task.validation_columns())
     assert found["teacher"] == pytest.approx(measured["likelihood"], rel=1e-4)
     assert evaluate.STEP.find(recipe, store) is None  # test rows were not read
+    assert teacher_exam.STEP.find(recipe, store) is None  # the teacher scores texts, and writes none
 
 
 @pytest.mark.usefixtures("without_ray")

@@ -20,7 +20,7 @@ from jobs.measure import baselines, ranking
 from jobs.packing import checking, writing
 from jobs.quantize.plan import Plan
 from jobs.tasks.soft_labels import record
-from jobs.training import table
+from jobs.training import table, words
 from jobs.training.loop import Job
 from jobs.training.runner import run_local
 from jobs.training.stages.check import check
@@ -220,6 +220,17 @@ def test_the_library_asks_for_its_own_documentation() -> None:
 def test_what_retrieval_cannot_use_is_refused(recipe_of: Callable[..., Recipe], changes: Any, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         tasks.of(recipe_of(**changes)).check()
+
+
+def test_an_entry_is_no_word_that_a_rule_may_weigh_for_targets_are_places_in_the_batch(
+    recipe_of: Callable[..., Recipe],
+) -> None:
+    name = tasks.of(recipe_of()).classes[0]  # type: ignore[index]
+    rule = {"name": "tokens", "params": {"words": [name], "weight": 5.0}}
+    stage = {"name": "one", "epochs": 1, "learning_rate": 0.01, "losses": [{"name": "cross_entropy", "focus": [rule]}]}
+    recipe = recipe_of(distill={"batch_size": 8, "stages": [stage]})
+    with pytest.raises(RecipeError, match="focus rule tokens: a word that no answer is written with"):
+        words.check(recipe, tasks.of(recipe))
 
 
 def test_one_label_has_one_entry(recipe_of: Callable[..., Recipe], files: dict[str, str]) -> None:

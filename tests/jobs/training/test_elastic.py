@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,6 +77,22 @@ def test_the_zero_stage_follows_what_was_asked_for_and_not_the_workers_that_are_
     assert zero_stage(EngineSection(workers=1)) == 0
     assert zero_stage(EngineSection(workers=1, precision="bf16")) == 1
     assert zero_stage(EngineSection(workers=1, offload_optimizer=True)) == 1
+
+
+def test_training_asks_for_gpus_only_where_its_own_nodes_have_one_for_every_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from cluster import session
+    from jobs.training import runner
+
+    serving: dict[str, Any] = {"Alive": True, "Labels": {"role": "serve"}, "Resources": {"CPU": 8.0, "GPU": 4.0}}
+    trainer = {"Alive": True, "Labels": {"role": "train"}, "Resources": {"CPU": 8.0, "GPU": 1.0, "trainer": 2.0}}
+    two, placed = EngineSection(workers=2), EngineSection(workers=2, placed_on="trainer")
+    monkeypatch.setattr("ray.nodes", lambda: [serving, trainer, {**trainer, "Alive": False}])
+    assert runner._on_gpus(two) and not runner._on_gpus(placed)
+    assert runner._on_gpus(placed.model_copy(update={"workers": 1}))
+    monkeypatch.setattr(session, "_labels", {"train": {"role": "train"}})
+    assert not runner._on_gpus(two) and runner._on_gpus(EngineSection(workers=1))
 
 
 def test_how_few_workers_may_go_on_and_on_what_reaches_ray_train() -> None:

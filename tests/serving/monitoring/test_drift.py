@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.recipe import DriftSection
-from serving.experiments.events import Judged
+from cluster.recipe import DriftSection, ExperimentSection
+from serving.experiments.events import Batch, Judged
 from serving.monitoring.drift import Fall, Inputs, Quality, inputs, projection, psi
+from serving.monitoring.judge import Judge
+from serving.seams.observe import CHAMPION, Arm
 
 COUNTS = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 1000), min_size=1)
 
@@ -78,6 +80,21 @@ def test_an_answer_that_was_never_there_is_seen() -> None:
     for number in range(100):
         watched.add({"answer": f"new {number}"})
     assert watched.psi()["answer"] > 1
+
+
+def test_inputs_are_compared_every_check_s_and_a_new_champion_is_compared_at_once() -> None:
+    judge = Judge(ExperimentSection(), DriftSection(reference=50, window=50, check_s=2.0), {})
+
+    def tick(now_s: float, answer: str, rows: int, version: str = "1") -> list[str]:
+        arms = [Arm(CHAMPION, "m", version, 1.0)]
+        judge.take(Batch("g", int(now_s * 10), arms, int(version), inputs=[{"answer": answer}] * rows), now_s)
+        return [one.metric for order in judge.decide(now_s, 0) for one in order.verdicts]
+
+    assert tick(0.0, "a", 100) == [] and judge.psi == {"answer": pytest.approx(0)}
+    assert tick(1.5, "b", 50) == [] and judge.psi == {"answer": pytest.approx(0)}
+    assert tick(2.0, "b", 1) == ["psi.answer"] and judge.psi["answer"] > 1
+    assert tick(4.0, "b", 1) == []  # said once
+    assert tick(4.5, "a", 100, version="2") == [] and judge.psi == {"answer": pytest.approx(0)}
 
 
 def falls(quality: Quality, rate: float, rows: int, seed: int = 0) -> list[Fall]:

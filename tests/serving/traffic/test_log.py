@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster import schema
 from cluster.errors import ArtifactMismatch
 from cluster.recipe import TrafficSection
 from cluster.store import Store, tables
@@ -99,6 +100,19 @@ def test_traffic_of_before_sounds_were_kept_is_still_read(store: Store) -> None:
     pq.write_table(older.drop_columns(["at"]), made := io.BytesIO())
     store.write_file(key, made.getvalue())
     with pytest.raises(ArtifactMismatch, match="column at"):
+        traffic.read(store, "m")
+
+
+def test_a_file_of_another_schema_version_is_refused_and_columns_in_another_order_are_not(store: Store) -> None:
+    data = store.read_file(key := tables.append(store, "traffic", "m", [row(1)], now_ms=1000))
+    assert data is not None
+    rows, made = pq.read_table(io.BytesIO(data)), io.BytesIO()
+    pq.write_table(rows.select(rows.column_names[::-1]).replace_schema_metadata(None), made)
+    store.write_file(key, made.getvalue())
+    assert traffic.read(store, "m").equals(rows)
+    pq.write_table(rows.replace_schema_metadata({schema.VERSION_KEY: "99"}), made := io.BytesIO())
+    store.write_file(key, made.getvalue())
+    with pytest.raises(ArtifactMismatch, match="schema_version"):
         traffic.read(store, "m")
 
 
