@@ -17,7 +17,9 @@ from cluster.errors import DataError, InputError
 from cluster.recipe import Recipe, load
 from cluster.registry import Registry
 from cluster.store import Artifact, Store
+from serving.commands import up as up_command
 from serving.deployment import promoted
+from serving.deployment.served import Names, ServedArm
 from serving.web import auth
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -87,6 +89,23 @@ def test_config_prints_what_serve_deploy_reads(promoted_store: tuple[Path, Path]
     taken = ServeDeploySchema(**yaml.safe_load(service["spec"]["serveConfigV2"]))
     assert taken.applications == document.applications
     assert (taken.http_options.host, taken.http_options.port) == ("0.0.0.0", kuberay.HTTP_PORT)
+
+
+@pytest.mark.parametrize(("version", "share"), [("2", 0.5), ("3", 0.0)])
+def test_a_challenger_takes_up_the_share_of_its_own_version_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, share: float
+) -> None:
+    catalog = promoted.Catalog(str(tmp_path), "m")
+    catalog.decisions.parent.mkdir(parents=True)
+    line = {"model": "m", "shares": {"challenger": 0.5}, "versions": {"champion": "1", "challenger": "2"}}
+    catalog.decisions.write_text(json.dumps(line) + "\n")
+    arm = ServedArm(name="challenger", model="m", version=version, bundle="/b", weight=0.0)
+    monkeypatch.setattr(promoted.Catalog, "arm", lambda *_: arm)
+    monkeypatch.setattr("serving.bundle.predict.verify", lambda folder: {})
+    monkeypatch.setattr("serving.students.swap.fits", lambda *_: None)
+    monkeypatch.setattr("serving.deployment.served.spec_of", lambda folder: {})
+    found = promoted.Promoted(Path("/b"), Path("/t"), Names("m", "1"))
+    assert [one.weight for one in up_command._challengers(catalog, found, "challenger")] == [share]
 
 
 @pytest.fixture
