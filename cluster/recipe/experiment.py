@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from cluster.recipe.base import Section
 
-Arm = Annotated[str, Field(pattern=r"^challenger-[a-z0-9][a-z0-9_-]{0,40}$")]
+NAMED = r"-[a-z0-9][a-z0-9_-]{0,40}"  # what follows `challenger` in a further arm's name, which is its alias too
+Arm = Annotated[str, Field(pattern=rf"^challenger{NAMED}$")]
 Metric = Literal["agreement", "reward", "errors", "deferrals"]
 
 

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from cluster.recipe.base import NOT_IDENTITY, Section
+from cluster.recipe.experiment import NAMED
 
 
 class PromoteSection(Section):
@@ -10,7 +11,7 @@ class PromoteSection(Section):
 
     model_name: str = Field(min_length=1, description="Name in the model registry.")
     alias: str = Field(
-        "challenger", pattern=r"^(champion|challenger(-[a-z0-9][a-z0-9_-]{0,40})?)$",
+        "challenger", pattern=rf"^(champion|challenger({NAMED})?)$",
         description="Alias asked for: champion, challenger, or challenger-NAME for a further arm of "
         "`experiment.others`. The first version becomes champion.",
     )  # fmt: skip

@@ -76,13 +76,13 @@ def wanted(target: str, store_root: str, changes: Sequence[str]) -> Wanted:
 
 
 def _challengers(catalog: Catalog, found: Promoted, name: str) -> Iterator[ServedArm]:
-    """The registered challenger of this name with the share that the last decision left it, else none; who watches may
-    ramp it.
+    """The registered challenger of this name with the share that the last change left this version, else none; who
+    watches may ramp it.
 
     One that is not fit is left out, and said so: the champion is served all the same.
     """
     from serving.bundle import predict
-    from serving.deployment import control
+    from serving.deployment import changes
     from serving.deployment.document import app_of
     from serving.deployment.served import spec_of
     from serving.students import swap
@@ -95,7 +95,8 @@ def _challengers(catalog: Catalog, found: Promoted, name: str) -> Iterator[Serve
     except (predict.BundleError, StoreError) as error:
         typer.echo(f"the {name} is left out: {error}", err=True)
         return
-    weight = control.remembered(catalog.decisions).get(name, 0.0)
+    known = changes.remembered(catalog.decisions, catalog.model)
+    weight = known[name][1] if name in known and known[name][0] == arm.version else 0.0
     yield arm.model_copy(update={"weight": weight, "app": app_of(arm.bundle)})
 
 

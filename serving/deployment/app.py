@@ -113,7 +113,8 @@ def first_served(bundle: Path, section: ServingSection, names: Names, others: tu
     folder = str(bundle.resolve())
     champion = ServedArm(
         name=CHAMPION, model=names.model, version=names.version, bundle=folder,
-        app=app_of(folder) if section.mode == "split" else None, weight=1 - sum(arm.weight for arm in others),
+        app=app_of(folder) if section.mode == "split" else None,
+        weight=max(0.0, 1 - sum(arm.weight for arm in others)),
     )  # fmt: skip
     return Served(arms=[champion, *others], salt=names.model)
 

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from cluster.errors import InputError, StoreError
+from cluster.errors import RaydistillError, StoreError
 from serving.bundle.answer import BundleError
-from serving.deployment import deploying, promoted, standing
+from serving.deployment import changes, deploying, promoted, standing
 from serving.deployment.document import GATEWAY, app_of, limits_of
 from serving.deployment.served import CHALLENGER, TEACHER, Served, ServedArm, spec_of
 from serving.deployment.standing import Standing
@@ -88,41 +86,45 @@ class Control:
             return await self.state()
 
     async def kill(self, arm: str) -> dict[str, Any]:
-        """Take an arm out at once: every replica is told before anything else. Raises Refusal for no such arm; a
-        challenger that is not there is out already."""
-        known = [one.name for one in (await standing.read()).served.arms if one.name != CHAMPION]
-        if arm not in (*known, CHALLENGER):
-            raise Refusal("conflict", f"got {arm!r:.80}, expected an arm beside the champion: {known}")
-        if arm not in known:
-            return await self.state()
-        await self._told("kill", arm)
+        """Take an arm out at once: every replica is told before anything else, also while Serve's controller is away.
+        Raises Refusal for no such arm; a challenger that is not there is out already."""
+        if arm == CHAMPION:
+            raise Refusal("conflict", f"got {arm!r}, expected an arm beside the champion")
+        await self._told("kill", arm)  # to replicas without such an arm it changes nothing
         async with self._one:
             now = await standing.read()
-            await self._turn(now, now.served.without(arm).arms, "kill")
+            known = [one.name for one in now.served.arms if one.name != CHAMPION]
+            if arm not in (*known, CHALLENGER):
+                raise Refusal("conflict", f"got {arm!r:.80}, expected an arm beside the champion: {known}")
+            if arm in known:
+                await self._turn(now, now.served.without(arm).arms, "kill")
             return await self.state()
 
-    async def promote(self, arm: str = CHALLENGER) -> dict[str, Any]:
+    async def promote(self, arm: str = CHALLENGER, version: str | None = None) -> dict[str, Any]:
         """The challenger of this name becomes the champion; other challengers stay, with no share: what was shown of
-        them was against another champion. Raises Refusal when there is none, or it is not fit to serve."""
+        them was against another champion. Raises Refusal when there is none, it is not fit to serve, or it is another
+        `version` than the one that was judged."""
         if arm in NO_ARMS:
             raise Refusal("conflict", f"got {arm!r:.80}, expected the name of a challenger")
-        return await self._crown(arm)
+        return await self._crown(arm, version)
 
     async def rollback(self) -> dict[str, Any]:
         """The previous champion is champion again, alone: every trial ends. Raises as `promote`."""
         return await self._crown(promoted.PREVIOUS)
 
-    async def _crown(self, alias: str) -> dict[str, Any]:
+    async def _crown(self, alias: str, version: str | None = None) -> dict[str, Any]:
         async with self._one:
             now = await standing.read()
             catalog, before = _registered(now), now.served
             arm = await asyncio.to_thread(catalog.arm, alias, CHAMPION)
             if arm is None:
                 raise Refusal("conflict", f"no version of {catalog.model} is {alias}")
+            if version is not None and arm.version != version:
+                raise Refusal("conflict", f"{alias} names version {arm.version} by now, judged was {version}")
             await self._fit(now, arm)
             try:
-                await asyncio.to_thread(catalog.crown, alias, before.arms[0].version)
-            except (StoreError, InputError) as error:
+                aliases = await asyncio.to_thread(catalog.crown, alias, arm.version, before.arms[0].version)
+            except StoreError as error:
                 raise Refusal("conflict", f"{error}") from None
             if now.section.mode == "split":
                 arm = arm.model_copy(update={"app": app_of(arm.bundle)})
@@ -132,7 +134,7 @@ class Control:
             try:
                 await self._turn(now, arms, alias)
             except Refusal:
-                await asyncio.to_thread(catalog.uncrown, alias, arm.version)
+                await asyncio.to_thread(catalog.uncrown, alias, arm.version, aliases)
                 raise
             return await self.state()
 
@@ -162,22 +164,36 @@ class Control:
         student.close()
 
     async def _turn(self, now: Standing, arms: list[ServedArm], why: str) -> None:
-        """Serve these arms; returns when every replica does. Raises Refusal when one cannot, RaydistillError when an
-        application does not come up."""
+        """Serve these arms; returns when every replica does. Raises Refusal, and all is as before, when one cannot or a
+        new application does not come up; RaydistillError when all serve them and an application has failed since."""
         before = now.served
-        served = Served(arms=arms, salt=before.salt, sequence=before.sequence + 1)
+        reported = [one["served"]["sequence"] for one in await self._told("report") if one["served"] is not None]
+        # Replicas may be ahead of the document: an older one was deployed again.
+        served = Served(arms=arms, salt=before.salt, sequence=1 + max([before.sequence, *reported]))
         new = [arm for arm in arms if arm.app and arm.app not in {one.app for one in before.arms}]
-        if new:  # they run before anybody is sent there
-            await self._deploy(now, before, [*before.arms, *new])
+        try:
+            if new:  # they run before anybody is sent there
+                await self._deploy(now, before, [*before.arms, *new])
+        except RaydistillError as error:
+            await self._back(now, before)
+            raise Refusal("conflict", f"{error}"[:500]) from None
         try:
             await self._all_serve(served)
         except Refusal:
             back = before.model_copy(update={"sequence": served.sequence})
             await self._told("reconfigure", back.model_dump(mode="json"))
-            await self._deploy(now, back, back.arms)
+            await self._back(now, back)
             raise
         await self._deploy(now, served, served.arms)
-        _remember(now, served, why)
+        changes.note(now, served, why)
+
+    async def _back(self, now: Standing, served: Served) -> None:
+        """Write the document as it was before a change that failed. Where even that does not come up it is said here:
+        the caller is told of the change."""
+        try:
+            await self._deploy(now, served, served.arms)
+        except RaydistillError:
+            log.exception("what was served before is not all there")
 
     async def _deploy(self, now: Standing, served: Served, arms: Sequence[ServedArm]) -> None:
         """Write the document: the gateway as `served` says, with the applications of `arms` beside it."""
@@ -243,29 +259,6 @@ def _within(now: Standing, name: str, share: float) -> None:
         raise Refusal("conflict", f"got {name!r:.80}, expected an arm that experiment.others names: {sorted(owned)}")
     if share > owned[name] + 1e-9:
         raise Refusal("invalid_request", f"shares: got {share:g} for {name}, whose experiment owns {owned[name]:g}")
-
-
-def _remember(before: Standing, served: Served, why: str) -> None:
-    if before.catalog is None:
-        return
-    line = {
-        "at_ms": time.time_ns() // 1_000_000, "why": why,
-        "shares": {arm.name: arm.weight for arm in served.arms if arm.name != CHAMPION},
-        "versions": {arm.name: arm.version for arm in served.arms},
-        "before": {arm.name: arm.version for arm in before.served.arms},
-    }  # fmt: skip
-    state = before.catalog.decisions
-    state.parent.mkdir(parents=True, exist_ok=True)
-    with state.open("a") as stream:
-        stream.write(json.dumps(line) + "\n")
-
-
-def remembered(state: Path) -> dict[str, float]:
-    """Shares of arms beside the champion as the last change left them; {} when nothing was changed."""
-    with contextlib.suppress(FileNotFoundError):
-        lines = state.read_text().splitlines()
-        return dict(json.loads(lines[-1])["shares"]) if lines else {}
-    return {}
 
 
 def join() -> None:

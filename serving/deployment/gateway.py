@@ -23,7 +23,7 @@ from serving.deployment.loopback import keep_replica_home
 from serving.deployment.served import STUDENT, TEACHER, GatewayPlan, Served, ServedArm, spec_of
 from serving.fallback import cascade
 from serving.fallback.guard import ArmGuard, Counters, TeacherGuard
-from serving.seams import controlling, observe
+from serving.seams import controlling, memory, observe
 from serving.seams.observe import CHAMPION, Feedback, Outcome
 from serving.seams.problems import Refusal
 from serving.students import swap
@@ -73,6 +73,7 @@ class Gateway:
         if self._served is None:
             await self._turn_to(wanted)
             await self._warm()
+            memory.Report("gateway", wanted.arms[0].model).loaded()
             await asyncio.to_thread(control.join)
         elif (wanted.sequence or math.inf) >= self._served.sequence and not self._turning_to(wanted):
             if self._turning is not None:
@@ -218,11 +219,8 @@ class Gateway:
     def models(self) -> list[dict[str, Any]]:
         """See `Desk.models`."""
         found = [
-            {
-                "id": live.arm.model, "version": live.arm.version, "arm": live.arm.name, "weight": live.arm.weight,
-                "task": live.spec["task"], "scheme": live.spec["scheme"],
-                "batch_invariant": live.spec["batch_invariant"],
-            }
+            {"id": live.arm.model, "version": live.arm.version, "arm": live.arm.name, "weight": live.arm.weight,
+             "task": live.spec["task"], "scheme": live.spec["scheme"], "batch_invariant": live.spec["batch_invariant"]}
             for live in self._arms.values()
         ]  # fmt: skip
         teacher = {"id": TEACHER, "version": self.plan.teacher, "arm": None, "task": self.task}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.errors import InputError
+from cluster.errors import AliasConflict, InputError
 from cluster.recipe import Recipe
 from cluster.registry import ARTIFACT_TAG, Registry, Version
 from cluster.store import Store
@@ -48,25 +50,27 @@ class Catalog:
         folder = str(found.bundle.resolve())
         return ServedArm(name=name, model=names.model, version=names.version, bundle=folder, weight=0.0)
 
-    def crown(self, alias: str, champion: str) -> None:
-        """Let the version of `alias` be champion, if `champion` is it now; the old one becomes previous.
+    def crown(self, alias: str, version: str, champion: str) -> dict[str, int]:
+        """Let `version`, which `alias` named, be champion, if `champion` is it now; the old one becomes previous. An
+        alias that names a newer version by now stays. Returns the aliases as they were, for `uncrown`.
 
-        Raises AliasConflict when somebody else moved it, InputError when the alias names nothing.
+        Raises AliasConflict when somebody else moved the champion.
         """
-        version = self._registry.alias(self.model, alias)
-        if version is None:
-            raise InputError(f"no version of {self.model} is {alias}", expected="python -m jobs promote RECIPE")
-        now = self._registry.alias(self.model, CHAMPION)
-        expect = int(champion) if champion.isdecimal() else None if now is None else now.version
-        self._registry.set_alias(self.model, CHAMPION, version.version, expect=expect)
+        before = self._registry.aliases(self.model)
+        expect = int(champion) if champion.isdecimal() else before.get(CHAMPION)
+        self._registry.set_alias(self.model, CHAMPION, int(version), expect=expect)
         if alias != PREVIOUS:
-            self._registry.set_alias(self.model, alias, None, expect=version.version)
+            with contextlib.suppress(AliasConflict):
+                self._registry.set_alias(self.model, alias, None, expect=int(version))
+        return before
 
-    def uncrown(self, alias: str, champion: str) -> None:
-        """Undo `crown(alias, ...)`, which let `champion` be it. Raises AliasConflict as `crown`."""
-        self.crown(PREVIOUS, champion)
-        if alias != PREVIOUS:
-            self._registry.set_alias(self.model, alias, int(champion), expect=None)
+    def uncrown(self, alias: str, version: str, before: Mapping[str, int]) -> None:
+        """Undo `crown(alias, version, ...)`, which returned `before`; what others moved since stays. Raises
+        AliasConflict when that is the champion."""
+        self._registry.set_alias(self.model, CHAMPION, before.get(CHAMPION), expect=int(version))
+        for one, now in ((alias, None), (PREVIOUS, int(version))):
+            with contextlib.suppress(AliasConflict):
+                self._registry.set_alias(self.model, one, before.get(one), expect=now)
 
     @property
     def decisions(self) -> Path:

@@ -55,7 +55,9 @@ class Served(Section):
         """The same with an arm's share given to the champion, at once."""
         share = sum(arm.weight for arm in self.arms if arm.name == name)
         gains = {CHAMPION: share, name: -share}
-        moved = [arm.model_copy(update={"weight": arm.weight + gains.get(arm.name, 0.0)}) for arm in self.arms]
+        weights = {arm.name: arm.weight + gains.get(arm.name, 0.0) for arm in self.arms}
+        # Sums of shares are off by a rounding, and 1.0000000000000002 is no share.
+        moved = [arm.model_copy(update={"weight": min(1.0, max(0.0, weights[arm.name]))}) for arm in self.arms]
         return self.model_copy(update={"arms": moved})
 
 

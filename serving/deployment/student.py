@@ -22,7 +22,7 @@ class Deployed:
         """Raises BundleError for a bundle that is not fit to serve; `model` is its registered name, for metrics."""
         keep_replica_home()
         self._student = opened(Path(bundle), Limits(**limits), None)
-        self._memory = Report("student", model).loaded()
+        Report("student", model).loaded()
 
     async def answer(self, item: Mapping[str, Any], within_ms: float, delay_ms: float = 0.0) -> Answer:
         """See `Student.answer`."""

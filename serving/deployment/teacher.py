@@ -22,7 +22,7 @@ class Teacher:
         for metrics."""
         keep_replica_home()
         self.model = teachers.open_folder(folder)
-        self._memory = Report("teacher", model).loaded()
+        Report("teacher", model).loaded()
         self._thread = ThreadPoolExecutor(1, "teacher")
 
     async def answer(self, item: Mapping[str, Any]) -> Answer:

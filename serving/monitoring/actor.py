@@ -55,8 +55,8 @@ class _Control:
     async def split(self, shares: Mapping[str, float]) -> object:
         return await self._call("split", shares=dict(shares), start=False)
 
-    async def promote(self, arm: str) -> object:
-        return await self._call("promote", arm=arm)
+    async def promote(self, arm: str, version: str) -> object:
+        return await self._call("promote", arm=arm, version=version)
 
     async def rollback(self) -> object:
         return await self._call("rollback")

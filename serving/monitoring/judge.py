@@ -104,6 +104,8 @@ class Judge:
                 orders.append(self._order(name, experiment, decided, now_ms))
             elif (share := self._wanted(experiment, now_s)) is not None:
                 orders.append(Order("split", {experiment.arm: share}, ()))
+        if self.crowning:  # falls are the old champion's; they count where it stays
+            return orders + self._shifts(now_ms)
         orders += [order for fall in self._falls if (order := self._fallen(fall, now_ms)) is not None]
         self._falls = []
         if now_s - self._compared_s >= self.drift.check_s:

@@ -56,8 +56,8 @@ class Hands(Protocol):
     async def split(self, shares: Mapping[str, float]) -> object:
         """Give arms these shares of all units."""
 
-    async def promote(self, arm: str) -> object:
-        """The challenger of this name becomes the champion."""
+    async def promote(self, arm: str, version: str) -> object:
+        """The challenger of this name becomes the champion, if it is the version that was judged."""
 
     async def rollback(self) -> object:
         """The previous champion is champion again."""
@@ -155,7 +155,7 @@ class Monitor:
                 await self.hands.split(order.shares)
                 self.judge.asked(order.shares, time.monotonic())
             elif order.action == "promote":
-                await self.hands.promote(order.arm)
+                await self.hands.promote(order.arm, order.verdicts[0].version)
             elif order.action == "rollback":
                 await self.hands.rollback()
         except RaydistillError as error:

@@ -30,7 +30,6 @@ from serving.monitoring.likeness import likeness
 from serving.monitoring.monitor import Reply
 from serving.monitoring.outbox import Outbox
 from serving.monitoring.shadows import Compared, Shadows
-from serving.seams.memory import Report
 from serving.seams.observe import CHAMPION, Arm, Ask, Feedback, LetIn, Record
 from serving.traffic.log import TrafficLog, kept
 
@@ -156,10 +155,8 @@ class Witness:
             self.shadows.start()
 
     async def _run(self) -> None:
-        memory = Report("gateway", self.model, self._batch.gateway[:8])
         while True:
             await asyncio.sleep(PUSH_S)
-            memory.tell()
             try:
                 await self.push()
             except Exception as error:  # noqa: BLE001 - the monitor may be on its way up again

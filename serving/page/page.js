@@ -213,6 +213,6 @@ async function ask(event) {
 }
 
 at("try").addEventListener("submit", ask);
-at("enter").addEventListener("submit", (event) => { event.preventDefault(); look(); });
+at("enter").addEventListener("submit", (event) => { event.preventDefault(); refused = null; look(); });
 look();
 setInterval(look, EVERY_MS);

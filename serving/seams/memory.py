@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import uuid
 from pathlib import Path
 from typing import Literal
@@ -28,9 +29,8 @@ def resident_bytes() -> int:
 class Report:
     """One replica's gauge `replica_memory_bytes`; `model` is the registered model it serves, or serves beside."""
 
-    def __init__(self, kind: Kind, model: str, replica: str | None = None) -> None:
-        self._tags = {"model": model, "replica": replica or uuid.uuid4().hex[:8], "kind": kind}
-        self._over = threading.Event()
+    def __init__(self, kind: Kind, model: str) -> None:
+        self._tags = {"model": model, "replica": uuid.uuid4().hex[:8], "kind": kind}
 
     def tell(self) -> int:
         """Set the gauge; the bytes."""
@@ -38,20 +38,16 @@ class Report:
         metrics.gauge("replica_memory_bytes").set(held, tags=self._tags)
         return held
 
-    def loaded(self) -> Report:
-        """Tell it now that the model is loaded, and from here on every REPORT_S; what is over the alert's limit from
-        the start is said at once, before anybody waits for the alert."""
+    def loaded(self) -> None:
+        """Tell it now that the model is loaded, and from here on every REPORT_S until the process ends; what is over
+        the alert's limit from the start is said at once, before anybody waits for the alert."""
         held = self.tell()
         if held > LIMIT:
             who = (self._tags["kind"], self._tags["model"], held / GIB, MEMORY_GIB)
             log.warning("a %s of %s holds %.1f GiB as soon as it is loaded, more than %d GiB", *who)
         threading.Thread(target=self._run, name="memory", daemon=True).start()
-        return self
-
-    def end(self) -> None:
-        """The replica ends."""
-        self._over.set()
 
     def _run(self) -> None:
-        while not self._over.wait(REPORT_S):
+        while True:
+            time.sleep(REPORT_S)
             self.tell()

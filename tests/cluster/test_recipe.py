@@ -37,6 +37,22 @@ def test_an_unknown_key_names_its_full_path_the_nearest_key_and_the_known_ones(r
     assert "warmup_share" in message
 
 
+@pytest.mark.parametrize(("name", "good"), [
+    ("challenger-a", True), ("challenger-0_b-c", True), ("challenger-", False), ("challenger-A", False),
+    ("challenger--a", False), ("challenger-" + 42 * "a", False), ("other", False),
+])  # fmt: skip
+def test_a_further_arms_name_may_be_its_alias_and_the_other_way_round(
+    recipe_values: Values, name: str, good: bool
+) -> None:
+    named = {"experiment": {"units": 0.5, "others": {name: 0.5}, "ramp": [0.1]}}
+    aliased = {"promote": {**recipe_values["promote"], "alias": name}}
+    for changed in (named, aliased):
+        if good:
+            Recipe.parse({**recipe_values, **changed})
+        else:
+            assert name in refused({**recipe_values, **changed})
+
+
 def test_an_unknown_key_at_the_top_names_the_sections(recipe_values: Values) -> None:
     recipe_values["exports"] = {}
     assert "did you mean export?" in refused(recipe_values)

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from cluster.errors import DataError, InputError
 from cluster.recipe import Recipe, load
 from cluster.registry import Registry
 from cluster.store import Artifact, Store
+from serving.commands import client
+from serving.commands import up as up_command
 from serving.deployment import promoted
+from serving.deployment.served import Names, ServedArm
 from serving.web import auth
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -87,6 +91,37 @@ def test_config_prints_what_serve_deploy_reads(promoted_store: tuple[Path, Path]
     taken = ServeDeploySchema(**yaml.safe_load(service["spec"]["serveConfigV2"]))
     assert taken.applications == document.applications
     assert (taken.http_options.host, taken.http_options.port) == ("0.0.0.0", kuberay.HTTP_PORT)
+
+
+@pytest.mark.parametrize(("url", "more", "direct"), [
+    ("http://models.example:8000", {}, False), ("http://127.0.0.1:8000", {}, True), ("http://[::1]:8000", {}, True),
+    ("http://10.0.0.7:8000", {"pid": 7}, True),
+])  # fmt: skip
+def test_a_service_elsewhere_is_asked_through_the_users_proxy_and_one_of_this_machine_is_not(
+    monkeypatch: pytest.MonkeyPatch, url: str, more: dict[str, Any], direct: bool
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    monkeypatch.delenv("no_proxy", raising=False)
+    opener = client._opener({"url": url, "key": "k", **more})
+    proxies = [one for one in opener.handlers if isinstance(one, urllib.request.ProxyHandler)]
+    assert bool(proxies) is not direct
+
+
+@pytest.mark.parametrize(("version", "share"), [("2", 0.5), ("3", 0.0)])
+def test_a_challenger_takes_up_the_share_of_its_own_version_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, share: float
+) -> None:
+    catalog = promoted.Catalog(str(tmp_path), "m")
+    catalog.decisions.parent.mkdir(parents=True)
+    line = {"model": "m", "shares": {"challenger": 0.5}, "versions": {"champion": "1", "challenger": "2"}}
+    catalog.decisions.write_text(json.dumps(line) + "\n")
+    arm = ServedArm(name="challenger", model="m", version=version, bundle="/b", weight=0.0)
+    monkeypatch.setattr(promoted.Catalog, "arm", lambda *_: arm)
+    monkeypatch.setattr("serving.bundle.predict.verify", lambda folder: {})
+    monkeypatch.setattr("serving.students.swap.fits", lambda *_: None)
+    monkeypatch.setattr("serving.deployment.served.spec_of", lambda folder: {})
+    found = promoted.Promoted(Path("/b"), Path("/t"), Names("m", "1"))
+    assert [one.weight for one in up_command._challengers(catalog, found, "challenger")] == [share]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from cluster.recipe import Recipe
 from cluster.registry import Registry
 from cluster.store import Artifact, Store
 from serving.bundle import files
-from serving.deployment import control
+from serving.deployment import changes
 from serving.deployment.promoted import Catalog
 from serving.seams import controlling
 from serving.seams.problems import Refusal
@@ -123,7 +123,7 @@ def test_split_kill_promote_and_rollback_fail_no_request(
     log = exported[1].workspace / "serving" / "decisions.jsonl"
     why = [json.loads(line)["why"] for line in log.read_text().splitlines()]
     assert why[-4:] == ["split", "kill", "challenger", "previous"]
-    assert control.remembered(log) == {}
+    assert changes.remembered(log, "visual") == {}
 
 
 def arms_of(state: dict[str, Any]) -> dict[str, tuple[str, float]]:
@@ -166,13 +166,15 @@ def test_of_several_challengers_the_named_one_is_crowned_the_others_stay_and_a_r
 def test_a_crowning_that_is_undone_leaves_the_aliases_as_they_were(
     champion: Registry, challenge: Callable[..., int], exported: tuple[Recipe, Store, Artifact]
 ) -> None:
-    version = challenge("5" * 16, alias="challenger-b")
+    older, version = challenge("4" * 16, alias="previous"), challenge("5" * 16, alias="challenger-b")
+    before = champion.aliases("visual")
     catalog = Catalog(str(exported[1].root), "visual")
-    catalog.crown("challenger-b", "1")
+    was = catalog.crown("challenger-b", str(version), "1")
     assert champion.aliases("visual")["champion"] == version
-    catalog.uncrown("challenger-b", str(version))
+    catalog.uncrown("challenger-b", str(version), was)
     named = champion.aliases("visual")
-    assert (named["champion"], named["challenger-b"]) == (1, version)
+    assert (named["champion"], named["challenger-b"], named["previous"]) == (1, version, older)
+    assert named == before
 
 
 def corrupt(folder: Path) -> None:

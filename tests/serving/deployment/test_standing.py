@@ -1,14 +1,16 @@
 """What Serve runs, read from its own document and edited there: ours changes, what others deployed does not."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster.recipe.serving import ServingSection
+from serving.deployment.app import first_served
 from serving.deployment.document import GATEWAY, Service, app_of, document
 from serving.deployment.promoted import Catalog
-from serving.deployment.served import GatewayPlan, Served, ServedArm
+from serving.deployment.served import GatewayPlan, Names, Served, ServedArm
 from serving.deployment.standing import Standing
 
 FOREIGN = {"name": "billing", "route_prefix": "/billing", "import_path": "their.code:app", "args": {}}
@@ -60,6 +62,18 @@ def test_two_arms_of_one_bundle_share_its_application(standing: Standing) -> Non
     described = document(Service(plan=standing.plan, port=8000), served)
     assert [one["name"] for one in described["applications"]] == [GATEWAY, first.app]
     assert [one["name"] for one in standing.turned(served, arms)].count(first.app) == 1
+
+
+def test_arms_that_are_killed_one_after_the_other_leave_shares_that_can_be_read() -> None:
+    arms = [arm("champion", 1 - 0.11 - 0.06, app=False), arm("challenger", 0.11), arm("challenger-b", 0.06)]
+    served = Served(arms=arms).without("challenger-b").without("challenger")
+    assert [one.weight for one in Served.parse(served.model_dump(mode="json")).arms] == [1.0, 0.0, 0.0]
+
+
+def test_a_champion_whose_rest_is_a_rounding_below_nothing_is_served_without_a_share(tmp_path: Path) -> None:
+    others = (arm("challenger", 0.33), arm("challenger-b", 0.56), arm("challenger-c", 0.11))
+    assert sum(one.weight for one in others) > 1
+    assert first_served(tmp_path, ServingSection(), Names(), others).arms[0].weight == 0.0
 
 
 def test_an_application_that_runs_is_named_again_as_it_is_so_nothing_restarts(standing: Standing) -> None:

@@ -93,8 +93,9 @@ class World:
         self.served[CHAMPION] = replace(self.served[CHAMPION], weight=rest)
         self.configure()
 
-    async def promote(self, arm: str) -> None:
+    async def promote(self, arm: str, version: str) -> None:
         self.calls.append(("promote", {"arm": arm}))
+        assert version == self.served[arm].version
         crowned = Arm(CHAMPION, "m", self.served[arm].version, 1.0)
         others = {name: replace(one, weight=0.0) for name, one in self.served.items() if name not in (CHAMPION, arm)}
         self.served = {CHAMPION: crowned, **others}

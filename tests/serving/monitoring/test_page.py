@@ -43,6 +43,8 @@ def state(live: Callable[..., Any]) -> dict[str, Any]:
 
 
 CLIENT, CLIENT_KEY = auth.draw("shop", "client")
+ADDED, ADDED_KEY = auth.draw("till", "client")
+READ = "title = d.getElementById('status').textContent"
 
 
 @pytest.fixture
@@ -97,6 +99,17 @@ def page(state: dict[str, Any], keys: list[auth.Key]) -> Iterator[str]:
             FRAME % (1000, f"{before}; {enter}; {ask}; setTimeout(() => {{ document.{read} }}, 1000)", 1500)
         )
 
+    @app.get("/added")
+    async def added() -> None:
+        door.keys = auth.Keys([*keys, ADDED_KEY])
+
+    @app.get("/late")
+    async def late() -> HTMLResponse:
+        enter = "d.querySelector('#enter button').click()"
+        again = f"fetch('/added').then(() => {{ {enter}; setTimeout(() => {{ document.{READ} }}, 800) }})"
+        typed = f"d.getElementById('key').value = '{ADDED}'; {enter}"
+        return HTMLResponse(FRAME % (1000, f"{typed}; setTimeout(() => {{ {again} }}, 500)", 1200))
+
     app.include_router(router(found, known))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -141,6 +154,13 @@ def test_where_there_are_keys_the_page_asks_for_one_and_shows_nothing_without(
     else:
         assert (status, model, arms) == ("this key is not known here", "…", "")
         assert "got no key that is known here" in answer
+
+
+@pytest.mark.parametrize("keys", [[CLIENT_KEY]], ids=["keyed"])
+def test_a_key_that_is_added_after_it_was_refused_is_let_in(page: str, browse: Callable[..., str]) -> None:
+    dom = browse(page.replace("/ui", "/late"), 1400, "--dump-dom")
+    found = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)
+    assert found and found.group(1).startswith("live,"), dom[:500]
 
 
 @pytest.mark.slow

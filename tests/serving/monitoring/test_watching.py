@@ -74,10 +74,10 @@ def test_while_a_promotion_is_under_way_no_other_arm_is_promoted_over_it(live: L
     async def scenario(world: Any) -> None:
         ordered: list[str] = []
 
-        async def slow(arm: str) -> None:
+        async def slow(arm: str, version: str) -> None:
             ordered.append(arm)
 
-        async def refused(arm: str) -> None:
+        async def refused(arm: str, version: str) -> None:
             ordered.append(arm)
             raise RaydistillError("not fit")
 
