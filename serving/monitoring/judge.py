@@ -105,12 +105,10 @@ class Judge:
             elif (share := self._wanted(experiment, now_s)) is not None:
                 orders.append(Order("split", {experiment.arm: share}, ()))
         if self.crowning:  # falls are the old champion's; they count where it stays
-            return orders + self._shifts(now_ms)
+            return orders + self._shifts(now_s, now_ms)
         orders += [order for fall in self._falls if (order := self._fallen(fall, now_ms)) is not None]
         self._falls = []
-        if now_s - self._compared_s >= self.drift.check_s:
-            self._compared_s, self.psi = now_s, self.inputs.psi()
-        return orders + self._shifts(now_ms)
+        return orders + self._shifts(now_s, now_ms)
 
     def plain(self, now_s: float) -> dict[str, Any]:
         """JSON-ready state of experiments, totals and drift, without the units that were seen."""
@@ -199,8 +197,10 @@ class Judge:
             window_start=fall.window[0], window_end=fall.window[1], detail=fall.detail, request_ids=fall.hard,
         )  # fmt: skip
 
-    def _shifts(self, now_ms: int) -> list[Order]:
+    def _shifts(self, now_s: float, now_ms: int) -> list[Order]:
         """Inputs that are no longer what they were: said once, acted on by people."""
+        if now_s - self._compared_s >= self.drift.check_s:
+            self._compared_s, self.psi = now_s, self.inputs.psi()
         found = []
         for name, value in self.psi.items():
             if value > self.drift.psi and name not in self._alarmed:
