@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cluster.errors import RecipeError
-from cluster.recipe import Recipe, Stage
+from cluster.recipe import Recipe, Stage, Term
 from cluster.recipe.training import Focus, LossTerm
 from jobs import tasks
 
@@ -44,7 +44,9 @@ def runs_of(words: Sequence[str], task: tasks.Task) -> list[list[int]]:
     return found
 
 
-def _resolved(term: LossTerm, task: tasks.Task) -> LossTerm:
+def _resolved(term: Any, task: tasks.Task) -> Term | LossTerm:
+    if not isinstance(term, LossTerm) or not any(rule.name == RULE and rule.params.get("words") for rule in term.focus):
+        return term  # type: ignore[no-any-return]
     return term.model_copy(update={"focus": [_numbered(rule, task) for rule in term.focus]})
 
 
