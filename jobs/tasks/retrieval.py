@@ -31,6 +31,8 @@ from jobs.tasks.text_classification import TextClassification, Texts
 from jobs.training.table import Columns
 from serving.models import dual_encoder, weights
 
+NUMBERED = ("class_balanced", "tokens")  # focus rules that know a target by its number
+
 
 class Searched(Texts):
     """How questions and entries are read and compared (`data.params`)."""
@@ -89,6 +91,7 @@ class Retrieval(TextClassification):
         if recipe.generate.hidden_layers:
             raise RecipeError("generate.hidden_layers", got=recipe.generate.hidden_layers, expected="hidden_layer -1")
         text_models.check_training(recipe)
+        _check_focus(recipe)
         count = len(self.pairs.entries)
         if form_of(recipe.generate.labels, count) != "dense":
             hint = f"generate.labels.dense_limit={count}"
@@ -118,10 +121,6 @@ class Retrieval(TextClassification):
         dual_encoder.save(network, folder)
         self.tokenizer.save(str(folder / "tokenizer.json"))
         (folder / "task.json").write_text(json.dumps(self.spec))
-
-    def word_runs(self, word: str) -> list[list[int]]:
-        """See `jobs.tasks.Worded`: none, for a target is a place among the batch's candidates and never an entry."""
-        return []
 
     def batch(self, columns: Columns, rows: np.ndarray) -> dict[str, Tensor]:
         """See `Task.batch`: questions, the candidates [C, S], and targets and teacher's logits among these."""
@@ -154,3 +153,12 @@ class Retrieval(TextClassification):
         scores_RE = question_RH @ entry_EH.T
         true_R1 = scores_RE[np.arange(len(rows)), columns["target"]][:, None]
         return ranking_scores((scores_RE > true_R1).sum(1) + 1)
+
+
+def _check_focus(recipe: Recipe) -> None:
+    """Refuse rules that know targets by their number, which here is a place among a batch's candidates."""
+    for at, section in (("fit", recipe.fit), ("distill", recipe.distill)):
+        for stage in section.active:
+            for rule in [rule for term in stage.losses for rule in term.focus if rule.name in NUMBERED]:
+                raise RecipeError(f"{at}: stage {stage.name}: focus: entries of retrieval are no classes",
+                                  got=rule.name, expected="rules of student or teacher")  # fmt: skip

@@ -20,7 +20,7 @@ from jobs.measure import baselines, ranking
 from jobs.packing import checking, writing
 from jobs.quantize.plan import Plan
 from jobs.tasks.soft_labels import record
-from jobs.training import table, words
+from jobs.training import table
 from jobs.training.loop import Job
 from jobs.training.runner import run_local
 from jobs.training.stages.check import check
@@ -222,15 +222,16 @@ def test_what_retrieval_cannot_use_is_refused(recipe_of: Callable[..., Recipe], 
         tasks.of(recipe_of(**changes)).check()
 
 
-def test_an_entry_is_no_word_that_a_rule_may_weigh_for_targets_are_places_in_the_batch(
-    recipe_of: Callable[..., Recipe],
+@pytest.mark.parametrize(
+    ("name", "params"), [("tokens", {"words": ["card"]}), ("tokens", {"ids": [1]}), ("class_balanced", {})]
+)
+def test_a_rule_that_weighs_targets_by_their_number_is_refused_for_they_are_places_in_the_batch(
+    recipe_of: Callable[..., Recipe], name: str, params: Any
 ) -> None:
-    name = tasks.of(recipe_of()).classes[0]  # type: ignore[index]
-    rule = {"name": "tokens", "params": {"words": [name], "weight": 5.0}}
+    rule = {"name": name, "params": params}
     stage = {"name": "one", "epochs": 1, "learning_rate": 0.01, "losses": [{"name": "cross_entropy", "focus": [rule]}]}
-    recipe = recipe_of(distill={"batch_size": 8, "stages": [stage]})
-    with pytest.raises(RecipeError, match="focus rule tokens: a word that no answer is written with"):
-        words.check(recipe, tasks.of(recipe))
+    with pytest.raises(RecipeError, match="stage one: focus: entries of retrieval are no classes"):
+        tasks.of(recipe_of(distill={"batch_size": 8, "stages": [stage]})).check()
 
 
 def test_one_label_has_one_entry(recipe_of: Callable[..., Recipe], files: dict[str, str]) -> None:
