@@ -49,13 +49,15 @@ def bundle(exported: tuple[Recipe, Store, Artifact]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def gateway(ray_cluster: ResourcesSection, bundle: Path) -> Iterator[str]:
+def gateway(request: pytest.FixtureRequest, ray_cluster: ResourcesSection, bundle: Path) -> Iterator[str]:
+    """As many replicas of it as the test's parameter says, or one."""
     from serving.deployment import app
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ray.serve's own modules warn of pydantic's deprecations
         importlib.import_module("ray.serve")
-    section = ServingSection(student_ms=5000.0, total_ms=20000.0, queue_ms=60000.0, queue_max=512)
+    replicas = getattr(request, "param", 1)
+    section = ServingSection(student_ms=5000.0, total_ms=20000.0, queue_ms=60000.0, queue_max=512, replicas=replicas)
     running = app.start(bundle, None, section)
     yield running.url
     running.stop()
@@ -85,7 +87,7 @@ def fastapi(bundle: Path) -> Iterator[str]:
         yield one.url
 
 
-@pytest.fixture(params=["litserve", "bentoml"])
+@pytest.fixture
 def peer(request: pytest.FixtureRequest, bundle: Path) -> Iterator[Peer]:
     """A server that is no part of ours."""
     python = os.environ.get("RAYDISTILL_SERVING_PEERS")
@@ -178,8 +180,14 @@ def test_one_client(gateway: str, fastapi: str, bundle: Path, tmp_path: Path, re
            bar="< 2x", passed=ratio < 2, rounds=rounds)  # fmt: skip
 
 
+# LitServe is two processes, one for HTTP and one for the model; a gateway is one, so two of them stand beside it too.
+@pytest.mark.parametrize(
+    ("gateway", "peer", "row"),
+    [(1, "litserve", "litserve"), (1, "bentoml", "bentoml"), (2, "litserve", "litserve.two_gateways")],
+    indirect=["gateway", "peer"],
+)
 def test_thirty_two_clients(
-    gateway: str, peer: Peer, bundle: Path, tmp_path: Path, record: Callable[..., None]
+    gateway: str, peer: Peer, row: str, bundle: Path, tmp_path: Path, record: Callable[..., None]
 ) -> None:
     name, body = peer.name, predict_body(spec_of(bundle))
     other = {"rows": [body]} if name == "bentoml" else body
@@ -191,7 +199,9 @@ def test_thirty_two_clients(
         rounds.append((ours, loaded(peer.url, other, CLIENTS, tmp_path)))
     assert not any(load.wrong for pair in rounds for load in pair), rounds
     our_s, their_s = (statistics.median(load.per_s for load in loads) for loads in zip(*rounds, strict=True))
-    what = "answers a second at 32 clients (wrk), median of interleaved rounds, same bundle and threads"
-    record(f"serving.throughput.{name}", what, our_s, "1/s", peer={"litserve": "LitServe", "bentoml": "BentoML"}[name],
+    what = "answers a second at 32 clients (wrk), median of interleaved rounds, same bundle, a model thread a process"
+    if row.endswith("two_gateways"):
+        what = f"{what}; two gateways beside LitServe's two processes"
+    record(f"serving.throughput.{row}", what, our_s, "1/s", peer={"litserve": "LitServe", "bentoml": "BentoML"}[name],
            peer_value=their_s, bar=">= 1x", passed=our_s >= their_s,
            rounds=[[asdict(load) for load in pair] for pair in rounds])  # fmt: skip
