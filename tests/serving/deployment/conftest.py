@@ -176,6 +176,26 @@ def load() -> type[Load]:
 
 
 @pytest.fixture(scope="session")
+def crowd() -> Callable[..., Any]:
+    """`with crowd(url, bodies, clients) as seen`: predictions without a pause; `seen` is filled at the end."""
+
+    @contextmanager
+    def asked(url: str, bodies: list[dict[str, Any]], clients: int) -> Iterator[Counter[str]]:
+        port = httpx.URL(url).port
+        command = [sys.executable, str(Path(__file__).with_name("crowd.py")), str(port), str(clients)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(bodies) + "\n")
+            process.stdin.flush()
+            seen = Counter[str]()
+            yield seen
+            said, _ = process.communicate(timeout=60)
+            seen.update(json.loads(said))
+
+    return asked
+
+
+@pytest.fixture(scope="session")
 def serving(
     exported: tuple[Recipe, Store, Artifact], champion: Registry, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Any]:

@@ -153,29 +153,31 @@ def resident(live: Any) -> dict[int, int]:
 
 @pytest.mark.timeout(300 + SOAK_S)
 def test_overload_is_refused_in_words_accepted_in_time_and_takes_no_memory(
-    live: Any, load: Any, bodies: list[dict[str, Any]], recorded: Callable[..., None]
+    live: Any, load: Any, crowd: Any, bodies: list[dict[str, Any]], recorded: Callable[..., None]
 ) -> None:
     with load(live.url, bodies, clients=CLIENTS, pause_s=0.0) as alone:
         time.sleep(3)
-    with load(live.url, bodies, clients=16 * CLIENTS, pause_s=0.0) as crowd:
+    # The same clients again, beside fifteen times as many of a process that costs little: what they see is the service.
+    with crowd(live.url, bodies, 15 * CLIENTS) as seen, load(live.url, bodies, clients=CLIENTS, pause_s=0.0) as among:
         time.sleep(SOAK_S / 3)
         before = resident(live)
         time.sleep(2 * SOAK_S / 3)
         after = resident(live)
-    assert crowd.wrong == []
-    assert set(crowd.seen) <= {200, 202, 429}
-    assert crowd.seen[429] > 0
-    assert crowd.seen[200] / (SOAK_S / 3) > alone.seen[200] / 3 / 2, (alone.seen, crowd.seen)
-    alone_ms, crowd_ms = (float(np.percentile(one.ms, 95)) for one in (alone, crowd))
-    assert crowd_ms < 4000, (alone.seen, crowd.seen)
+    seen.update({str(status): count for status, count in among.seen.items()})
+    assert among.wrong == []
+    assert set(seen) <= {"200", "202", "429"}
+    assert seen["429"] > 0
+    assert seen["200"] / SOAK_S > alone.seen[200] / 3 / 2, (alone.seen, seen)
+    alone_ms, among_ms = (float(np.percentile(one.ms, 95)) for one in (alone, among))
+    assert among_ms < 4000, (alone.seen, seen)
     assert len(set(before) & set(after)) >= 3  # nobody has started again
     grown = {pid: (before[pid], after[pid]) for pid in set(before) & set(after)}
     assert all(late < early * (1 + RESIDENT_MORE) + 16e6 for early, late in grown.values()), grown
     most = max(late / early for early, late in grown.values())
     what = f"memory of gateways and HAProxy after {SOAK_S:.0f} s of overload over that after a third of it, the most"
     recorded("serving.soak.memory", what, most, "times", bar=f"< {1 + RESIDENT_MORE}", passed=most < 1 + RESIDENT_MORE,
-             seconds=SOAK_S, bytes=list(grown.values()), answers=dict(crowd.seen))  # fmt: skip
-    what = f"p95 of the accepted answers, {16 * CLIENTS} clients without pause, the rest refused (429)"
+             seconds=SOAK_S, bytes=list(grown.values()), answers=dict(seen))  # fmt: skip
+    what = f"p95 of accepted answers of {CLIENTS} clients beside {15 * CLIENTS} more that ask without a pause"
     limit_ms = alone_ms + QUEUE_MS
-    recorded("serving.soak.accepted_p95", what, crowd_ms, "ms", peer=f"{CLIENTS} clients", peer_value=alone_ms,
-             bar=f"< {limit_ms:.0f} ({CLIENTS} clients' + queue_ms)", passed=crowd_ms < limit_ms)  # fmt: skip
+    recorded("serving.soak.accepted_p95", what, among_ms, "ms", peer="without these", peer_value=alone_ms,
+             bar=f"< {limit_ms:.0f} ({CLIENTS} clients' + queue_ms)", passed=among_ms < limit_ms)  # fmt: skip
