@@ -47,6 +47,7 @@ class Batcher(Generic[Row, Result]):
         self._queue: deque[_Waiting[Row, Result]] = deque()
         self._thread = ThreadPoolExecutor(1, "student")
         self._busy = False
+        self._done_at = 0.0  # when the batch that runs should be done, of time.perf_counter
         self._row_ms = 0.0  # running mean of what a row costs
 
     @property
@@ -60,7 +61,7 @@ class Batcher(Generic[Row, Result]):
         A row that is cancelled, or whose time is up, before its turn is never computed (asyncio.TimeoutError). Raises
         Refusal (429, Retry-After) when the queue is full or too long for `queue_ms`, and what `run` gave for the row.
         """
-        expected_ms = len(self._queue) * self._row_ms
+        expected_ms = self._expected_ms()
         if len(self._queue) >= self._limits.queue_max or expected_ms > self._limits.queue_ms:
             retry_s = str(max(1, round(expected_ms / 1000)))
             raise Refusal("overloaded", f"{len(self._queue)} requests wait already", {"Retry-After": retry_s})
@@ -79,12 +80,18 @@ class Batcher(Generic[Row, Result]):
                 waiting.done.set_exception(TimeoutError("the model is gone"))
         self._thread.shutdown(wait=False)
 
+    def _expected_ms(self) -> float:
+        """What a row that comes now would wait: for the batch that runs, and for those before it."""
+        running_ms = (self._done_at - time.perf_counter()) * 1000 if self._busy else 0.0
+        return max(0.0, running_ms) + len(self._queue) * self._row_ms
+
     def _next(self) -> None:
         """Start on the oldest row and those that may go with it; nothing when none wait."""
         batch = self._take()
         self._busy = bool(batch)
         if batch:
             began, loop = time.perf_counter(), asyncio.get_running_loop()
+            self._done_at = began + len(batch) * self._row_ms / 1000
 
             def back(done: Future[Sequence[Result | Exception]]) -> None:
                 if not loop.is_closed():  # nobody waits for it any more

@@ -58,6 +58,7 @@ def test_a_row_whose_time_is_up_is_never_computed() -> None:
         model = Doubling()
         batcher = Batcher[int, int](model, LIMITS)
         calls = [asyncio.ensure_future(batcher.submit(1, 0, 1e6)), asyncio.ensure_future(batcher.submit(2, 0, 20))]
+        await asyncio.sleep(0)  # both have come, whatever else this machine does
         await asyncio.sleep(0.1)
         model.gate.set()
         return model.batches, await asyncio.gather(*calls, return_exceptions=True)
@@ -92,6 +93,33 @@ def test_a_queue_that_would_take_too_long_refuses_before_it_is_full() -> None:
         with pytest.raises(Refusal):
             await batcher.submit(9, 0, 1e6)
         await asyncio.gather(*calls, return_exceptions=True)  # on a busy machine they wait too long as well
+
+    asyncio.run(go())
+
+
+def test_the_batch_that_runs_counts_among_what_a_row_would_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, doubling = [0.0], Doubling()
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def run(rows: Sequence[int]) -> list[int | Exception]:
+        clock[0] += 0.1 if rows == [0] else 0.0
+        return doubling(rows)
+
+    async def go() -> None:
+        batcher = Batcher[int, int](run, Limits(1, 100, 250.0))
+        doubling.gate.set()
+        await batcher.submit(0, 0, 1e6)
+        doubling.gate.clear()
+        calls = [asyncio.ensure_future(batcher.submit(row, 0, 1e6)) for row in (1, 2, 3)]
+        await asyncio.sleep(0)
+        assert batcher.waiting == 2  # 200 ms, and 100 of the one that runs
+        with pytest.raises(Refusal):
+            await batcher.submit(9, 0, 1e6)
+        clock[0] += 0.06  # 40 of the one that runs
+        calls.append(asyncio.ensure_future(batcher.submit(4, 0, 1e6)))
+        await asyncio.sleep(0)
+        doubling.gate.set()
+        assert await asyncio.gather(*calls) == [2, 4, 6, 8]
 
     asyncio.run(go())
 
