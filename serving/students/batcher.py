@@ -64,7 +64,8 @@ class Batcher(Generic[Row, Result]):
         expected_ms = self._expected_ms()
         if len(self._queue) >= self._limits.queue_max or expected_ms > self._limits.queue_ms:
             retry_s = str(max(1, round(expected_ms / 1000)))
-            raise Refusal("overloaded", f"{len(self._queue)} requests wait already", {"Retry-After": retry_s})
+            detail = f"{len(self._queue)} requests wait already; one more would wait about {expected_ms:.0f} ms"
+            raise Refusal("overloaded", detail, {"Retry-After": retry_s})
         loop = asyncio.get_running_loop()
         waiting = _Waiting[Row, Result](row, key, loop.time() + within_ms / 1000, loop.create_future())
         self._queue.append(waiting)

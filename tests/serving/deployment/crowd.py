@@ -31,7 +31,9 @@ class Client(asyncio.Protocol):
         length = next(int(line.partition(b":")[2]) for line in head.lower().split(b"\r\n") if b"content-length" in line)
         if len(body) >= length:
             self._read = b""
-            self._seen[head.split(b" ", 2)[1].decode()] += 1
+            status = head.split(b" ", 2)[1].decode()
+            told_when = status != "429" or b"\r\nretry-after: " in head.lower()
+            self._seen[status if told_when else "429 without Retry-After"] += 1
             self._ask()
 
     def connection_lost(self, exc: Exception | None) -> None:
