@@ -79,7 +79,8 @@ def test_a_challenger_climbs_its_ramp_while_requests_are_logged_judged_and_measu
     def climbed(state: dict[str, Any]) -> bool:
         shares = {arm["name"]: arm["share"] for arm in state["arms"]}
         judged = {arm["name"]: arm["agreement"]["judged"] for arm in state["arms"] if "agreement" in arm}
-        return shares.get(CHALLENGER) == 0.6 and judged.get(CHALLENGER, 0) >= 10
+        noted = any(one["kind"] == "canary" for one in state["decisions"])  # after gateways have the share and say so
+        return shares.get(CHALLENGER) == 0.6 and judged.get(CHALLENGER, 0) >= 10 and noted
 
     state = await_state(watched, ask, climbed)
     assert {arm["version"] for arm in state["arms"]} == {"1", "2"}
