@@ -96,8 +96,10 @@ SHEET = [
 
 PROBE = [
     _parameter("recipe", str, typer.Argument(help="a name in jobs/recipes/, or a path to a YAML"), Parameter.empty),
-    _option(int, "--rows", 800, "training rows of the largest pilot"),
-    _option(int, "--sizes", 4, "pilots, each of half the rows of the next"),
+    _option(int, "--rows", 800, "training rows of the largest of the first pilots"),
+    _option(int, "--sizes", 4, "first pilots, each of half the rows of the next"),
+    _option(int, "--grow", 2, "pilots of twice the rows that may be added while the interval is wide (to a quarter of "
+            "all rows)"),
     _option(int, "--steps", 1200, "optimizer steps of every pilot at least, or the whole run's where it takes fewer"),
     _parameter("changes", list[str] | None, typer.Option("--set", help="a.b=c, changes one knob of the recipe; repeat "
                "it"), None),
@@ -156,7 +158,8 @@ def _probe(terminal: Terminal, given: Mapping[str, Any]) -> None:
     recipe, store = recipes.load(given["recipe"], given["changes"] or []), Store.open(given["store"])
     try:
         with Progress(terminal.console) as progress:
-            found = probe.run(recipe, store, probe.Wanted(given["rows"], given["sizes"], given["steps"]), progress)
+            wanted = probe.Wanted(given["rows"], given["sizes"], given["steps"], given["grow"])
+            found = probe.run(recipe, store, wanted, progress)
     finally:
         if "ray" in sys.modules:
             from cluster import session

@@ -20,29 +20,34 @@ from cluster.store import Artifact, Store
 from jobs import fit, generate, pipeline
 from jobs.after import wording
 from jobs.before import kept, pilot
-from jobs.before.kept import Kept
 from jobs.pipeline import Watcher
 from jobs.step import run_name
 from jobs.training.sampler import steps_of
 
 DRAWS = 2000
+SURE = 0.1  # retention's interval, high - low: no pilot is added to a narrower one
+PART = 4  # no pilot is grown beyond one such part of all rows: the run itself would not be far
 GO, NO_GO, UNSURE = "go", "no-go", "unsure"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Rows of the largest pilot, how many sizes there are, each half of the next, and the optimizer steps that every
-    pilot takes at least (or those of the whole run, where it takes fewer)."""
+    """Rows of the largest pilot, how many sizes there are, each half of the next, the optimizer steps that every pilot
+    takes at least (or those of the whole run, where it takes fewer), and how many pilots, each of twice the rows of the
+    largest, may be added while these leave the run's retention open."""
 
     rows: int = 800
     sizes: int = 4
     steps: int = 1200
+    grow: int = 2
 
 
 def check(recipe: Recipe, wanted: Wanted, store: Store) -> None:
     """Refuse before Ray starts what cannot be probed. Raises InputError."""
     if wanted.sizes < 3:
         raise InputError("a curve needs more sizes", got=wanted.sizes, expected="3 or more")
+    if wanted.grow < 0:
+        raise InputError("pilots cannot be taken away", got=wanted.grow, expected="0 or more to add")
     pipeline.check(recipe, store)
 
 
@@ -57,12 +62,15 @@ def run(recipe: Recipe, store: Store, wanted: Wanted, watcher: Watcher) -> dict[
     pool = generate.candidates(recipe)
     whole = Whole(len(pool), pilot.origins(pool))
     sizes = sizes_of(whole.origins, wanted)
-    # The largest first: the smaller ones' rows are among its own, so the teacher answers every row once.
     longer = pilot.lengthened(recipe, whole.requests, wanted.steps)
+    # The largest first: the smaller ones' rows are among its own, so the teacher answers every row once.
     pilots = {size: pilot.run(longer, store, size) for size in reversed(sizes)}
-    rising = dict(reversed(pilots.items()))
-    told = [pilot.content(one) for one in rising.values()]
-    found = predicted(recipe, store, whole, rising, kept.of(recipe, store, told, DRAWS, recipe.seed))
+    found = predicted(recipe, store, whole, pilots)
+    for size in grown(whole.origins, sizes[-1], wanted):
+        if not open_yet(found):
+            break
+        pilots[size] = pilot.run(longer, store, size)
+        found = predicted(recipe, store, whole, pilots)
     store.write_record(f"probes/{run_name(recipe)}", found)
     return found
 
@@ -81,9 +89,23 @@ def sizes_of(origins: int, wanted: Wanted) -> list[int]:
     return sorted({max(1, largest >> shift) for shift in range(wanted.sizes)})
 
 
-def predicted(recipe: Recipe, store: Store, whole: Whole, pilots: Mapping[int, Artifact], own: Kept) -> dict[str, Any]:
-    """What the pilots say of the whole run: retention, seconds and cost with intervals, and the verdict."""
-    found = {size: pilot.content(made) for size, made in pilots.items()}
+def grown(origins: int, largest: int, wanted: Wanted) -> list[int]:
+    """Training rows of each pilot that may be added, rising: each twice the one before."""
+    sizes = [largest << shift for shift in range(1, wanted.grow + 1)]
+    return [size for size in sizes if size * PART <= origins]
+
+
+def open_yet(found: Mapping[str, Any]) -> bool:
+    """Whether more rows could change what was `predicted`: retention's interval is wide, and not all of it passes."""
+    retention = found["retention"]
+    return bool(found["verdict"] != GO and retention["high"] - retention["low"] > SURE)
+
+
+def predicted(recipe: Recipe, store: Store, whole: Whole, made: Mapping[int, Artifact]) -> dict[str, Any]:
+    """What pilots, by their rows, say of the whole run: retention, seconds and cost with intervals, and the verdict."""
+    pilots = dict(sorted(made.items()))
+    found = {size: pilot.content(one) for size, one in pilots.items()}
+    own = kept.of(recipe, store, list(found.values()), DRAWS, recipe.seed)
     retention = asdict(own.predict(list(found), whole.origins, recipe.seed))
     seconds = times(recipe, store, whole, pilots, found)
     hours = [sum(part[key] for part in seconds.values()) / 3600 for key in ("low", "value", "high")]

@@ -48,6 +48,12 @@ def test_a_probe_predicts_from_growing_pilots_and_asks_the_teacher_once_a_row(st
     assert (run["requested"], run["reused"]) == (2586, 800)
     again = probe.run(recipe, store, probe.Wanted(rows=400, sizes=3, steps=1), quiet)
     assert again["retention"] == found["retention"] and store.read_record(f"probes/{found['run']}") == again
+    # A gate that these few rows leave open: pilots are added, up to a quarter of all rows.
+    recipe = load("image_classification", [*TINY, "evaluate.gates.retention_min=0.9"])
+    grown = probe.run(recipe, store, probe.Wanted(rows=100, sizes=3, steps=1, grow=3), quiet)
+    assert [one["rows"] for one in grown["pilots"]] == [25, 50, 100, 200]
+    asked = sorted(one.manifest.facts["requested"] for one in store.list("samples"))
+    assert asked == [50, 100, 200, 400, 800, 2586]  # what earlier pilots have made is found
 
 
 def test_a_pilot_takes_the_steps_of_the_whole_run_up_to_a_limit() -> None:
@@ -90,6 +96,17 @@ def test_sizes_are_halves_and_never_more_than_there_are() -> None:
     assert probe.sizes_of(300, probe.Wanted(rows=800, sizes=3)) == [75, 150, 300]
 
 
+def test_pilots_grow_while_retention_is_open_and_the_run_is_not_near() -> None:
+    assert probe.grown(16_000, 800, probe.Wanted()) == [1600, 3200]
+    assert probe.grown(9000, 800, probe.Wanted()) == [1600]
+    assert probe.grown(16_000, 800, probe.Wanted(grow=0)) == []
+    wide, narrow = {"low": 0.5, "high": 0.99}, {"low": 0.9, "high": 0.99}
+    told = [(wide, "no-go"), (wide, "unsure"), (wide, "go"), (narrow, "unsure")]
+    assert [probe.open_yet({"retention": kept, "verdict": one}) for kept, one in told] == [True, True, False, False]
+
+
 def test_what_cannot_be_probed_is_refused(store: Store) -> None:
+    with pytest.raises(InputError, match="taken away"):
+        probe.check(load("image_classification", TINY), probe.Wanted(grow=-1), store)
     with pytest.raises(InputError, match="more sizes"):
         probe.check(load("image_classification", TINY), probe.Wanted(sizes=2), store)
