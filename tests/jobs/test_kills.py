@@ -23,11 +23,11 @@ WINDOW_S = {"fit": 25, "generate": 12, "curate": 0.3, "distill": 30, "export": 3
 
 
 class Driver:
-    """`python -m jobs run digits` as a user would start it, on a store of its own."""
+    """`python -m jobs run digits` as a user would start it, all its steps, on a store of its own."""
 
     def __init__(self, store: Path, overrides: list[str]) -> None:
         sets = [word for one in overrides for word in ("--set", one)]
-        command = [sys.executable, "-m", "jobs", "run", "digits", "--store", str(store), *sets]
+        command = [sys.executable, "-m", "jobs", "run", "digits", "--until", "promote", "--store", str(store), *sets]
         self.log = store.parent / "driver.log"
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=sink, stderr=sink, start_new_session=True)

@@ -1,5 +1,7 @@
 """Memory options of the engine change no result: accumulation, recomputation, ZeRO stages, offload."""
 
+import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import torch
 from cluster.errors import RecipeError, ResourceError
 from cluster.recipe import Recipe
 from cluster.recipe.training import LossTerm
-from jobs.training import checks
+from jobs.training import checks, engine
 from jobs.training.loop import Job
 from jobs.training.runner import Trained, run_local
 
@@ -115,3 +117,12 @@ def test_offload_without_a_compiler_is_refused_at_the_start(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ResourceError, match=r"no C\+\+ compiler and no ninja"):
         checks.check(tiny_digits("fit.engine.offload_optimizer=true"))
+
+
+def test_a_package_that_is_hidden_from_an_import_is_there_again_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    with engine._hidden("this"), pytest.raises(ImportError):
+        importlib.import_module("this")
+    assert importlib.import_module("this")
+    with engine._hidden("this"):
+        assert importlib.import_module("this")  # it was imported before
