@@ -46,6 +46,7 @@ def test_an_embedded_ray_is_quiet_alone_on_loopback_and_at_normal_priority(envir
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
         "TOKENIZERS_PARALLELISM": "false",
@@ -66,6 +67,7 @@ def test_a_running_cluster_is_asked_with_a_token_and_keeps_its_own_addresses(env
     assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in environ
     assert "RAY_TMPDIR" not in environ
     assert "GLOO_SOCKET_IFNAME" not in environ
+    assert "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER" not in environ
 
 
 def test_serving_lets_the_memory_monitor_wait_longer(environ: dict[str, str]) -> None:
