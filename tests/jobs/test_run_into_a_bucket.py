@@ -16,13 +16,14 @@ from cluster.store import Store
 from jobs import pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
+ALONE = "distill.control=false"
 
 
 @pytest.mark.slow
 def test_a_run_into_a_bucket_is_found_by_another_machine(
     s3_uri: str, tmp_path: Path, tiny_overrides: list[str], tiny_digits: Callable[..., Recipe]
 ) -> None:
-    sets = [word for one in tiny_overrides for word in ("--set", one)]
+    sets = [word for one in [*tiny_overrides, ALONE] for word in ("--set", one)]
     done = subprocess.run(
         [sys.executable, "-m", "jobs", "run", "digits", "--until", "promote", *sets, "--store", s3_uri, "--json"],
         cwd=ROOT, env={**os.environ, "RAYDISTILL_CACHE": str(tmp_path / "here")}, text=True, capture_output=True,
@@ -31,7 +32,7 @@ def test_a_run_into_a_bucket_is_found_by_another_machine(
     assert done.returncode == 0, done.stderr[-3000:]
     made = json.loads(done.stdout)
     there = Store.open(s3_uri, cache=tmp_path / "there")
-    steps = pipeline.plan(tiny_digits(), there)
+    steps = pipeline.plan(tiny_digits(ALONE), there)
     assert steps and all(step["done"] for step in steps), steps
     assert {step["kind"]: step["id"] for step in steps} == made["artifacts"]
     bundle = there.get("bundle", made["artifacts"]["bundle"])

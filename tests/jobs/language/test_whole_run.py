@@ -18,6 +18,7 @@ FEWER = {
     "data.params": "{max_tokens: 32, vocabulary: 600, max_new_tokens: 6}",
     "fit.engine.workers": 1,
     "fit.stages.0.epochs": 1,
+    "distill.control": "false",
     "distill.stages.0.epochs": 1,
     "distill.stages.1.epochs": 1,
     "evaluate.max_rows": 24,
