@@ -21,7 +21,7 @@ MB = 1_000_000
 PROFILES: Mapping[str, EdgeProfile] = {
     "jetson-nano": EdgeProfile(cpus=4, memory_bytes=2_000 * MB, file_bytes=1_000 * MB),  # 4 GB shared with its GPU
     "rpi4": EdgeProfile(cpus=4, memory_bytes=500 * MB, file_bytes=500 * MB),  # of the smallest model's 1 GB
-    "phone-low": EdgeProfile(cpus=2, memory_bytes=100 * MB, file_bytes=20 * MB, mobile=True),  # 100 MB: issue 6
+    "phone-low": EdgeProfile(cpus=2, memory_bytes=100 * MB, file_bytes=20 * MB, mobile=True),  # 100 MB: an app's part
     "phone-high": EdgeProfile(cpus=4, memory_bytes=100 * MB, file_bytes=100 * MB, mobile=True),
     "mcu": EdgeProfile(cpus=1, memory_bytes=512 * 1024, file_bytes=2048 * 1024, process=False),  # Cortex-M7 class
 }

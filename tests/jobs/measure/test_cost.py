@@ -74,8 +74,16 @@ def test_a_device_says_whether_the_bundle_fits_and_every_reason_why_not(exported
 
 
 def test_a_phone_runs_and_weighs_the_mobile_format_and_other_devices_do_not(
-    exported: Exported, items: list[Any], tmp_path: Path
+    exported: Exported, items: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    port, carried = mobile.ported, tmp_path / "phone"
+
+    def kept(bundle: Path, target: Path) -> bool:  # now and then another conversion of the same file has 8 bytes more
+        done = port(bundle, target)
+        shutil.copytree(target, carried)
+        return done
+
+    monkeypatch.setattr(mobile, "ported", kept)
     bundle = exported[2].path()
     before = sorted(path.name for path in bundle.rglob("*"))
     devices = {
@@ -86,12 +94,10 @@ def test_a_phone_runs_and_weighs_the_mobile_format_and_other_devices_do_not(
     assert phone["mobile_format"] and phone["fits"] and phone["latency_ms"]["p50"] > 0
     assert not board["mobile_format"] and board["file_bytes"] == 200_000
     assert sorted(path.name for path in bundle.rglob("*")) == before
-    assert mobile.ported(bundle, tmp_path / "phone")
-    graphs = list((tmp_path / "phone").glob("*.onnx"))
+    graphs = list(carried.glob("*.onnx"))
     assert graphs and all(path.read_bytes()[4:8] == b"ORTM" for path in graphs)
-    size = sum(path.stat().st_size for path in graphs)
-    assert phone["file_bytes"] == pytest.approx(size, rel=1e-3)  # the converter's padding differs from call to call
-    own, theirs = (predict.load(folder).predict(items[:4]) for folder in (bundle, tmp_path / "phone"))
+    assert phone["file_bytes"] == sum(path.stat().st_size for path in graphs)
+    own, theirs = (predict.load(folder).predict(items[:4]) for folder in (bundle, carried))
     assert [one.text for one in own] == [one.text for one in theirs]
     assert edge.PROFILES["phone-low"].mobile and not edge.PROFILES["rpi4"].mobile
 
