@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.errors import RaydistillError
+
+if TYPE_CHECKING:
+    from ray.serve.schema import ApplicationStatusOverview
 
 UP_S = 300.0  # a bundle is checked and loaded, a teacher too; on a machine that is busy
 POLL_S = 0.1
@@ -29,16 +32,30 @@ def await_running(names: Sequence[str]) -> None:
     from ray.serve.context import _get_global_client
 
     until = time.monotonic() + UP_S
+    told = "Ray Serve said nothing"
     while time.monotonic() < until:
         found = serve.status().applications
-        seen = {name: found[name].status if name in found else "NOT_STARTED" for name in names}
-        if failed := [name for name in names if seen[name] in ("DEPLOY_FAILED", "UNHEALTHY")]:
-            why = found[failed[0]]
-            more = "; ".join(one.message for one in why.deployments.values() if one.message)
-            raise RaydistillError(f"the service did not come up: {failed[0]}: {why.message} {more}".strip())
-        if all(status == "RUNNING" for status in seen.values()):
+        waiting = [name for name in names if name not in found or found[name].status != "RUNNING"]
+        if not waiting:
             client: Any = _get_global_client()
             client.wait_for_proxies_serving(wait_for_applications_running=True)
             return
+        if failed := [name for name in waiting if name in found and has_failed(found[name])]:
+            raise RaydistillError(f"the service did not come up: {_told(failed[0], found[failed[0]])}")
+        told = "; ".join(_told(name, found[name]) if name in found else f"{name}: NOT_STARTED" for name in waiting)
         time.sleep(POLL_S)
-    raise RaydistillError(f"the service did not come up in {UP_S:.0f} s: {seen}")
+    raise RaydistillError(f"the service did not come up in {UP_S:.0f} s: {told}")
+
+
+def has_failed(app: ApplicationStatusOverview) -> bool:
+    """Whether waiting is in vain. An application that ran is UNHEALTHY also while a replica that died is replaced, and
+    a document that changes nothing of it leaves it so until the new replica is there."""
+    if app.status != "UNHEALTHY":
+        return app.status == "DEPLOY_FAILED"
+    unhealthy = [one for one in app.deployments.values() if one.status == "UNHEALTHY"]
+    return not unhealthy or any(one.status_trigger != "HEALTH_CHECK_FAILED" for one in unhealthy)
+
+
+def _told(name: str, app: ApplicationStatusOverview) -> str:
+    said = "; ".join(one.message for one in app.deployments.values() if one.message)
+    return f"{name}: {app.status.value} {app.message} {said}".strip()

@@ -95,6 +95,15 @@ def test_a_killed_gateway_fails_no_request(
              answered=len(asked.ms), slowest_ms=max(asked.ms))  # fmt: skip
 
 
+def test_a_share_is_set_while_a_killed_gateway_is_replaced(live: Any, challenge: Callable[..., int]) -> None:
+    version = str(challenge("c" * 16))
+    os.kill(live.processes(GATEWAY)[0], signal.SIGKILL)
+    time.sleep(1)  # Serve has seen it
+    arms = live.serving("split", "challenger=0.2")["arms"]
+    assert [(arm["version"], arm["weight"]) for arm in arms] == [("1", 0.8), (version, 0.2)]
+    assert len(live.processes(GATEWAY)) == 2
+
+
 def requests_of(state: dict[str, Any]) -> int:
     """Requests of all arms, as the monitor has counted them."""
     return sum(arm["requests"] for arm in state["arms"] if "requests" in arm)
