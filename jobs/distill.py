@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster import pauses
-from cluster.recipe import Stage, Term
+from cluster.recipe import Recipe, Stage, Term
 from cluster.store import Artifact
 from jobs import curate, fit, generate, tasks
 from jobs.before import continued, sheets
@@ -124,6 +125,21 @@ def hard_label_stages(stages: Sequence[Stage], scale: float) -> tuple[Stage, ...
     return tuple(s.model_copy(update={**alone, "epochs": s.epochs * scale}) for s in stages)
 
 
+def rounding(recipe: Recipe) -> Mapping[str, Any]:
+    """What stages with `quantize` train for, an input of both arms; empty where no stage does."""
+    if not any(stage.quantize for stage in recipe.distill.active):
+        return {}
+    return {"rounding": {"scheme": recipe.export.scheme, "block_size": recipe.export.block_size}}
+
+
+def untaught(recipe: Recipe) -> Mapping[str, Any]:
+    """The inputs of the control arm: `distill` without what only the teacher's student sees, so that recipes which
+    differ in losses, temperatures, adapters or layers alone have one control arm and train it once."""
+    stages = list(hard_label_stages(recipe.distill.stages, 1.0))
+    alone = recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"stages": stages})})
+    return {**alone.part("distill"), **rounding(recipe)}
+
+
 def _initial(work: Work) -> tuple[Path, int]:
     """Folder of the student's starting weights, the same for both arms, and its key/value bytes per token (0: none)."""
     recipe, folder = work.recipe, work.draft.scratch / "initial"
@@ -142,5 +158,6 @@ def _initial(work: Work) -> tuple[Path, int]:
     return folder, task.kv_bytes(network)
 
 
-STEP = Step("distill", "student", 1, ("student", "distill"), (fit.STEP, generate.STEP, curate.STEP), body)
-CONTROL = Step("control", "control", 1, ("student", "distill"), (fit.STEP, generate.STEP, curate.STEP), control_body)
+PARENTS = (fit.STEP, generate.STEP, curate.STEP)
+STEP = Step("distill", "student", 1, ("student", "distill"), PARENTS, body, rounding)
+CONTROL = Step("control", "control", 1, ("student",), PARENTS, control_body, untaught)

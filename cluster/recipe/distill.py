@@ -32,7 +32,8 @@ class DistillSection(TrainingSection):
     )
     control: bool = Field(
         True,
-        description="Also train the control arm: same student and budget, true labels. Source: DESIGN decision 8.",
+        description="Also train the control arm: same student and budget, true labels. Recipes that differ only in "
+        "what the teacher adds (losses, adapters, layers, on_policy) share one. Source: DESIGN decision 8.",
         json_schema_extra=NOT_IDENTITY,
     )
 
