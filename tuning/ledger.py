@@ -49,6 +49,17 @@ class Ledger:
         self._write()
 
     @property
+    def failed_finals(self) -> list[dict[str, Any]]:
+        """Finalists that could not be trained with a further seed: `point`, `seed`, `reason`."""
+        found: list[dict[str, Any]] = self.about.setdefault("failed_finals", [])
+        return found
+
+    def final_failed(self, point: Point, seed: int, reason: str) -> None:
+        """Note it."""
+        self.failed_finals.append({"point": dict(point), "seed": seed, "reason": reason})
+        self._write()
+
+    @property
     def notes(self) -> Notes:
         """For the searcher."""
         return Notes(self.started, self.ended)

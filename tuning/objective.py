@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import RaydistillError, StepFailed
-from cluster.recipe import Recipe
+from cluster.recipe import Recipe, changed
 from cluster.store import Artifact, Store
 from jobs import curate, distill, fit, generate
 from jobs.before import teacher_exam, worth
@@ -86,12 +86,23 @@ STEP = Step(
 )  # fmt: skip
 
 
-def run(space: Space, store: Store, point: Point, report: Report) -> Artifact:
+def recipe_of(space: Space, point: Point, seed: int | None = None) -> Recipe:
+    """The recipe of a point, with another seed of the student where one is given."""
+    recipe = space.build(point)
+    return recipe if seed is None else changed(recipe, {"distill.seed": seed})
+
+
+def find(space: Space, store: Store, point: Point, seed: int | None = None) -> Artifact | None:
+    """The finished trial of a point."""
+    return STEP.find(recipe_of(space, point, seed), store)
+
+
+def run(space: Space, store: Store, point: Point, report: Report, seed: int | None = None) -> Artifact:
     """The trial of a point, found or made; `report` hears progress, agreement, and at the end the objectives.
 
-    Raises RaydistillError with the reason where the recipe cannot be trained.
+    seed: another one of the student. Raises RaydistillError with the reason where the recipe cannot be trained.
     """
-    recipe = space.build(point)
+    recipe = recipe_of(space, point, seed)
 
     def tell(share: float, agreement: float) -> None:
         if share < 1:

@@ -36,6 +36,7 @@ def render(found: Mapping[str, Any]) -> str:
         knobs=knobs,
         verdict=verdict(found),
         began=began(found),
+        finals=finals(found),
         rows=[row(one) for one in found["trials"]],
     )
 
@@ -47,14 +48,30 @@ def verdict(found: Mapping[str, Any]) -> str:
         return "No trial was finished."
     if best["preset"]:
         return "Nothing that was tried is better than the recipe as it was."
-    reached = (
-        f"The best trial reaches {wording.percent(best['objectives']['quality'])} on {found['rows']} validation rows"
-    )
+    reached = f"{wording.percent(best['objectives']['quality'])} on {found['rows']} validation rows"
+    if found["confirmed"] is None:
+        reached = f"The best trial reaches {reached}"
+    else:
+        reached = (
+            f"Trained again with {len(found['confirmed']['seeds'])} other seeds, the best recipe reaches {reached}"
+        )
     if gained is None:
         return f"{reached}; the recipe as it was did not finish, so there is nothing to compare with."
     interval = f"95 % interval {wording.points(gained['low'])} to {wording.points(gained['high'])}"
     told = "better than" if gained["verdict"] == "better" else "a tie with"
     return f"{reached}: {told} the recipe as it was ({wording.points(gained['value'])}, {interval})."
+
+
+def finals(found: Mapping[str, Any]) -> list[str]:
+    """A line for every finalist that was trained again, and for each that could not be."""
+    confirmed, lines = found["confirmed"], list[str]()
+    for one in [] if confirmed is None else confirmed["finalists"]:
+        each = ", ".join(wording.percent(quality) for quality in one["qualities"])
+        name = f"trial {one['number'] + 1}{' (the recipe as it was)' if one['preset'] else ''}"
+        lines.append(f"{name}: {wording.percent(one['objectives']['quality'])} in the mean ({each})")
+    return lines + [
+        f"trial {one['number'] + 1} failed with seed {one['seed']}: {one['reason']}" for one in found["failed_finals"]
+    ]
 
 
 def began(found: Mapping[str, Any]) -> str:
@@ -117,6 +134,7 @@ def show(found: Mapping[str, Any], folder: Path) -> RenderableType:
         table.add_row(own["number"], own["quality"], own["latency_ms"], own["bytes"], own["point"])
     lines = [verdict(found), f"trials: {', '.join(f'{count} {name}' for name, count in found['count'].items())}"]
     lines.append(began(found))
+    lines += finals(found)
     if found["ties"]:
         lines.append(f"{len(found['ties'])} other trial(s) cannot be told from the best on these rows")
     if found["importance"]:

@@ -9,23 +9,21 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import yaml
 
 from cluster import session
 from cluster.recipe import Recipe
 from cluster.store import Artifact, Store, artifact_id
-from jobs.before import likely
-from jobs.before.worth import right_of
-from jobs.measure import bootstrap, next_tokens
-from tuning import importance, objective, report
+from jobs.measure.bootstrap import Interval
+from tuning import finalists, importance, objective, report
+from tuning.finalists import Finalist
 from tuning.ledger import DONE, Ledger
 from tuning.prior import origin
-from tuning.space import Space, same
+from tuning.ranking import compared, ranked, rows_of
+from tuning.space import Point, Space, same
 
 BEST, RESULT, PAGE = "best.yaml", "search.json", "report.html"
-DRAWS = 2000
-VERSION = 2  # 2: says what the search began with
+VERSION = 3  # 2: says what the search began with; 3: what finalists are worth with other seeds
 
 
 def write(space: Space, store: Store, ledger: Ledger, made: Sequence[Mapping[str, Any]]) -> Artifact:
@@ -34,6 +32,7 @@ def write(space: Space, store: Store, ledger: Ledger, made: Sequence[Mapping[str
     section = {
         "search": ledger.name,
         "trials": [{key: one[key] for key in ("point", "status")} for one in ledger.trials],
+        "confirmed": found["confirmed"],
     }
     aid = artifact_id("search", section, {}, VERSION)
     with store.draft(
@@ -65,8 +64,9 @@ def collect(space: Space, store: Store, ledger: Ledger) -> dict[str, Any]:
     for number, found in details.items():
         trials[number]["curve"], trials[number]["seconds"] = found["curve"], found["seconds"]["all"]
     objectives = list(space.recipe.search.objectives)
-    best, preset = choose(done, space.recipe), next((one for one in done if one["preset"]), None)
-    statuses, seed = [one["status"] for one in trials], space.recipe.seed
+    again = finalists.read(space, store, ledger)
+    decided = _by_all_seeds(trials, again, space.recipe) if again else _by_one_seed(done, details, space.recipe)
+    statuses = [one["status"] for one in trials]
     return {
         "search": ledger.name,
         "recipe": space.recipe.name,
@@ -76,28 +76,41 @@ def collect(space: Space, store: Store, ledger: Ledger) -> dict[str, Any]:
         "count": {status: statuses.count(status) for status in dict.fromkeys(statuses)},
         "trials": trials,
         "front": [one["number"] for one in front(done, objectives)],
-        "best": best,
-        "preset": preset,
+        **decided,
+        "confirmed": finalists.told(again, [_of(trials, one.point)["number"] for one in again], space.recipe),
+        "failed_finals": [{**one, "number": _of(trials, one["point"])["number"]} for one in ledger.failed_finals],
         "importance": importance.of(space, done),
-        "gain": None if best is None or preset is None else gain(details, best, preset, seed),
-        "ties": [] if best is None else ties(details, best, seed),
         "prior": ledger.prior,
-        "rows": 0 if best is None else rows_of(details[best["number"]]),
+        "rows": rows_of(details[done[0]["number"]]) if done else 0,
     }
 
 
-def choose(done: Sequence[Mapping[str, Any]], recipe: Recipe) -> Mapping[str, Any] | None:
-    """The trial of the highest quality, of equal ones the fastest, then the smallest; one beyond the recipe's own gates
-    for size or latency only where all are. None where no trial is done."""
-    gates = recipe.evaluate.gates
+def _by_one_seed(done: Sequence[Mapping[str, Any]], details: Mapping[int, Any], recipe: Recipe) -> dict[str, Any]:
+    """`best`, `preset`, `gain` and `ties` as the trials themselves were measured."""
+    best, preset = next(iter(ranked(done, recipe)), None), next((one for one in done if one["preset"]), None)
+    return {
+        "best": best,
+        "preset": preset,
+        "gain": None if best is None or preset is None else gain(details, best, preset, recipe.seed),
+        "ties": [] if best is None else ties(details, best, recipe.seed),
+    }
 
-    def rank(one: Mapping[str, Any]) -> tuple[bool, float, float, float]:
-        found = one["objectives"]
-        too_large = gates.bytes_max is not None and found["bytes"] > gates.bytes_max
-        too_slow = gates.latency_p95_ms is not None and found["latency_ms"] > gates.latency_p95_ms
-        return too_large or too_slow, -found["quality"], found["latency_ms"], found["bytes"]
 
-    return min(done, key=rank, default=None)
+def _by_all_seeds(trials: Sequence[Mapping[str, Any]], again: Sequence[Finalist], recipe: Recipe) -> dict[str, Any]:
+    """The same of finalists that were trained again, their objectives means over the further seeds."""
+    named = [{**_of(trials, final.point), "objectives": final.objectives} for final in again]
+    at = next(number for number, final in enumerate(again) if final.preset)
+    lead = [finalists.difference(again[0], other, again, recipe.seed) for other in again]
+    return {
+        "best": named[0],
+        "preset": named[at],
+        "gain": judged(lead[at]),
+        "ties": [one["number"] for one, own in zip(named[1:], lead[1:], strict=True) if (own["low"] or 0.0) <= 0],
+    }
+
+
+def _of(trials: Sequence[Mapping[str, Any]], point: Point) -> Mapping[str, Any]:
+    return next(one for one in trials if same(one["point"], point))
 
 
 def front(done: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> list[Mapping[str, Any]]:
@@ -117,7 +130,11 @@ def front(done: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> list[
 def gain(details: Mapping[int, Any], best: Mapping[str, Any], preset: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Quality of the best trial over the recipe as it was, with its 95 % interval over the same validation rows, and
     the verdict: better, or a tie. The best of many looks better than it is on the rows it was chosen by."""
-    found = compared(details[best["number"]], details[preset["number"]], seed)
+    return judged(compared(details[best["number"]], details[preset["number"]], seed))
+
+
+def judged(found: Interval) -> dict[str, Any]:
+    """A difference with its verdict: better, or a tie."""
     return {**found, "verdict": "better" if found["low"] is not None and found["low"] > 0 else "tie"}
 
 
@@ -129,19 +146,6 @@ def ties(details: Mapping[int, Any], best: Mapping[str, Any], seed: int) -> list
         if low is not None and low <= 0:
             found.append(number)
     return found
-
-
-def compared(one: Mapping[str, Any], other: Mapping[str, Any], seed: int) -> bootstrap.Interval:
-    """Quality of a trial minus another's, with its interval over the same rows: the share that is right, or the
-    likelihood of the true texts."""
-    if "nll" in one:
-        return next_tokens.compared(likely.read(one), likely.read(other), np.subtract, DRAWS, seed)
-    return bootstrap.difference(right_of(one), right_of(other), DRAWS, seed)
-
-
-def rows_of(trial: Mapping[str, Any]) -> int:
-    """Validation rows that a trial was measured on (count)."""
-    return len(trial["nll"]) if "nll" in trial else len(right_of(trial))
 
 
 def as_yaml(recipe: Recipe) -> str:

@@ -28,6 +28,9 @@ from tuning.space import Point, Space, same
 from tuning.trials import KINDS, Asked, Ended
 
 if TYPE_CHECKING:
+    from ray import tune
+
+    from tuning.budget import Budget
     from tuning.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -81,7 +84,7 @@ def search_name(recipe: Recipe, wanted: Wanted) -> str:
     """A search is named by its recipe, the rows behind it, its space and its searcher; how far it goes is no part."""
     from tuning import objective
 
-    section = recipe.search.model_dump(mode="json", exclude={"price_per_hour", "gpus"})
+    section = recipe.search.model_dump(mode="json", exclude={"price_per_hour", "gpus", "finalists", "confirm_seeds"})
     warm = [] if prior.NONE in wanted.warm_from else list(wanted.warm_from)
     asked = [recipe.fingerprint(), objective.students(recipe), section, wanted.searcher, warm]
     return f"{recipe.name}-{digest(asked)[:8]}"
@@ -92,7 +95,7 @@ def run(recipe: Recipe, store: Store, wanted: Wanted, watcher: Watcher) -> Artif
 
     Raises InputError, and what the steps before the trials raise; what a trial raises is noted and ends that trial.
     """
-    from tuning import objective, results
+    from tuning import finalists, objective, results
     from tuning.ledger import Ledger
 
     space, name = check(recipe, wanted, store), search_name(recipe, wanted)
@@ -100,12 +103,9 @@ def run(recipe: Recipe, store: Store, wanted: Wanted, watcher: Watcher) -> Artif
     about = {"search": name, "recipe": recipe.model_dump(mode="json"), "searcher": wanted.searcher,
              "students": objective.students(recipe)}  # fmt: skip
     ledger = Ledger(store, name, about)
-    finished = sum(trial["status"] not in ("running", "cut") for trial in ledger.trials)
-    if finished < wanted.trials:
-        learned = prior.learn(space, store, wanted.warm_from, name)
-        ledger.learned(learned.facts())
-        session.connect(recipe.resources)
-        _tune(space, store, ledger, learned, wanted, wanted.trials - finished)
+    left = wanted.trials - sum(trial["status"] not in ("running", "cut") for trial in ledger.trials)
+    if left > 0 or finalists.missing(space, store, ledger):
+        _go_on(space, store, ledger, wanted, left)
     return results.write(space, store, ledger, made)
 
 
@@ -134,39 +134,85 @@ def beginning(space: Space, ledger: Ledger, learned: Prior) -> tuple[Sequence[Po
     return first, [*own, *known]
 
 
-def _tune(space: Space, store: Store, ledger: Ledger, learned: Prior, wanted: Wanted, trials: int) -> None:
-    from ray import tune
+def _go_on(space: Space, store: Store, ledger: Ledger, wanted: Wanted, left: int) -> None:
+    """The trials that are left, then the finalists, within one budget."""
+    session.connect(space.recipe.resources)  # before anything imports Ray
 
+    from tuning import finalists
     from tuning.budget import Budget
+
+    budget = Budget(ledger, wanted.minutes, wanted.money, space.recipe.search.price_per_hour)
+    if left > 0:
+        _draw(space, store, ledger, wanted, budget, left)
+    if not ledger.over and finalists.missing(space, store, ledger):
+        _confirm(space, store, ledger, wanted, budget)
+
+
+def _draw(space: Space, store: Store, ledger: Ledger, wanted: Wanted, budget: Budget, left: int) -> None:
+    """Try what the searcher draws, and stop early what ASHA stops."""
     from tuning.searcher import Study
 
-    os.environ.update(TUNE)
-    logging.getLogger(ANALYSIS).setLevel(logging.ERROR)
+    learned = prior.learn(space, store, wanted.warm_from, ledger.name)
+    ledger.learned(learned.facts())
     section = space.recipe.search
     first, known = beginning(space, ledger, learned)
     seed = section.seed + len(ledger.trials)
     asked = Asked(wanted.searcher, section.objectives, seed, section.startup, first, known)
-    folder = store.workspace / "tune" / ledger.name
-    budget = Budget(ledger, wanted.minutes, wanted.money, section.price_per_hour)
+    drawn = {"search_alg": Study(space, asked, ledger.notes), "scheduler": _asha(section), "num_samples": left}
+    _fit(space, store, ledger, budget, _packed(space, wanted, drawn), {})
+    _forget_unfinished(space, store, ledger)
+
+
+def _confirm(space: Space, store: Store, ledger: Ledger, wanted: Wanted, budget: Budget) -> None:
+    """Train the finalists with the further seeds, none of them stopped early, and note which could not be."""
+    from ray import tune
+
+    from tuning import finalists, objective
+
+    points, seeds = finalists.points(space, ledger), finalists.seeds(space.recipe)
+    each = {"point": tune.grid_search(points), "seed": tune.grid_search(seeds)}
+    ended = _fit(space, store, ledger, budget, _packed(space, wanted, {}), each)
+    for one in (ended[number] for number in range(len(ended))):
+        assert one.config is not None
+        point, seed = one.config["point"], one.config["seed"]
+        if objective.find(space, store, point, seed) is None and not ledger.over:
+            died = "its process died" if one.error is None else objective.reason(one.error)
+            ledger.final_failed(point, seed, (one.metrics or {}).get("failed", died))
+
+
+def _packed(space: Space, wanted: Wanted, drawn: Mapping[str, Any]) -> tune.TuneConfig:
+    """As many trials at once as fit, or as are wanted."""
+    from ray import tune
+
     nodes = session.nodes("train")
-    place = places.of(space.recipe, nodes)
+    return tune.TuneConfig(
+        **drawn,
+        reuse_actors=True,
+        max_concurrent_trials=wanted.concurrent or places.at_once(places.of(space.recipe, nodes), nodes),
+        trial_dirname_creator=lambda trial: trial.trial_id,
+    )
+
+
+def _fit(
+    space: Space, store: Store, ledger: Ledger, budget: Budget, packed: tune.TuneConfig, configs: dict[str, Any]
+) -> tune.ResultGrid:
+    """Run trials in their places until they or the budget end; `configs` where no searcher draws them."""
+    from ray import tune
+
+    os.environ.update(TUNE)
+    logging.getLogger(ANALYSIS).setLevel(logging.ERROR)
+    folder = store.workspace / "tune" / ledger.name
     tuner = tune.Tuner(
-        placed_trial(space, store, place),
-        tune_config=tune.TuneConfig(
-            search_alg=Study(space, asked, ledger.notes),
-            scheduler=_asha(section),
-            num_samples=trials,
-            reuse_actors=True,
-            max_concurrent_trials=wanted.concurrent or places.at_once(place, nodes),
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
+        placed_trial(space, store, places.of(space.recipe, session.nodes("train"))),
+        param_space=configs,
+        tune_config=packed,
         run_config=tune.RunConfig(
             name="search", storage_path=str(folder), verbose=0, stop=budget, callbacks=[_deaths(ledger)]
         ),
     )
-    tuner.fit()
+    ended = tuner.fit()
     shutil.rmtree(folder, ignore_errors=True)
-    _forget_unfinished(space, store, ledger)
+    return ended
 
 
 def _asha(section: SearchSection) -> Any:
@@ -194,7 +240,7 @@ def _trial(config: Mapping[str, Any], space: Space, store: Store, place: Place) 
     from tuning import objective
 
     try:
-        objective.run(space, store, config["point"], lambda seen: tune.report(dict(seen)))
+        objective.run(space, store, config["point"], lambda seen: tune.report(dict(seen)), config.get("seed"))
     except RaydistillError as error:
         tune.report({"failed": objective.reason(error)})
 

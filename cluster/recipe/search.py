@@ -75,6 +75,15 @@ class SearchSection(Section):
         3, ge=2, description="Of the trials that reach a rung one in so many goes on. Source: arXiv 1810.05934, eta."
     )
     startup: int = Field(8, ge=1, description="Random trials before the model of a searcher is asked (count).")
+    finalists: int = Field(
+        3, ge=1, description="Best trials that are trained again, beside the recipe as it was (count)."
+    )
+    confirm_seeds: int = Field(
+        2,
+        ge=0,
+        description="Further seeds of the student that finalists are trained with; these alone name the best. 0: the "
+        "trial that was best on the way is, lucky or not; else at least 2.",
+    )
     gpus: float | None = Field(
         None,
         ge=0.0,
@@ -92,6 +101,14 @@ class SearchSection(Section):
     def null_is_no_knob(cls, knobs: Any) -> Any:
         """Drop what a recipe that `extends` another one has set to null: its stages may not be the other one's."""
         return {name: knob for name, knob in knobs.items() if knob is not None} if isinstance(knobs, Mapping) else knobs
+
+    @field_validator("confirm_seeds")
+    @classmethod
+    def one_seed_shows_no_spread(cls, confirm_seeds: int) -> int:
+        """Refuse a single one."""
+        if confirm_seeds == 1:
+            raise ValueError("0, or 2 and more: one seed does not show how far seeds are apart")
+        return confirm_seeds
 
     @model_validator(mode="after")
     def quality_comes_first(self) -> Self:

@@ -46,7 +46,7 @@ def test_a_search_that_is_killed_goes_on_and_trains_no_finished_trial_again(
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
     before = _done(store)
-    finished = run(tmp_path / "runs", overrides)
+    finished = run(tmp_path / "runs", [*overrides, "search.finalists=1"])
     assert finished.returncode == 0, finished.stderr[-3000:]
     found = json.loads(finished.stdout)
     statuses = [one["status"] for one in found["trials"]]
@@ -57,7 +57,7 @@ def test_a_search_that_is_killed_goes_on_and_trains_no_finished_trial_again(
     assert all(store.attempts("trial", aid) == 1 for aid in before)
     # The teacher was asked once for all of them, and nothing read the test rows.
     assert [one["runs"] for one in found["teacher"]] == [1] and not store.list("report")
-    _as_it_was_left(tmp_path / "runs", overrides, found)
+    _as_it_was_left(tmp_path / "runs", [*overrides, "search.finalists=1"], found)
 
 
 def _as_it_was_left(folder: Path, overrides: list[str], found: dict[str, Any]) -> None:
@@ -66,6 +66,7 @@ def _as_it_was_left(folder: Path, overrides: list[str], found: dict[str, Any]) -
     again = json.loads(run(folder, overrides).stdout)
     assert again["artifact"] == found["artifact"] and time.monotonic() - started < 60
     assert again["best"]["objectives"]["quality"] >= again["preset"]["objectives"]["quality"]
+    _confirmed(found)
     planned = subprocess.run(
         [sys.executable, "-m", "jobs", "plan", found["best_recipe"], "--json", "--store", str(folder)],
         cwd=ROOT, text=True, capture_output=True, check=True,
@@ -74,6 +75,17 @@ def _as_it_was_left(folder: Path, overrides: list[str], found: dict[str, Any]) -
     assert done == {"fit", "generate", "curate"}
     assert Path(found["folder"], "report.html").is_file()
     assert not list(folder.glob("trial/*/scratch/*"))
+
+
+def _confirmed(found: dict[str, Any]) -> None:
+    """The best was named by seeds that no trial of the search had, and the recipe as it was had them too."""
+    again = found["confirmed"]
+    assert again["seeds"] == [1, 2] and not found["failed_finals"]
+    assert [len(one["qualities"]) for one in again["finalists"]] == [2, 2]
+    assert sorted(one["preset"] for one in again["finalists"]) == [False, True]
+    first, last = (one["objectives"]["quality"] for one in again["finalists"])
+    assert found["best"]["number"] == again["finalists"][0]["number"] and first >= last
+    assert found["gain"]["low"] <= found["gain"]["value"] <= found["gain"]["high"]
 
 
 @pytest.mark.slow
@@ -85,7 +97,7 @@ def test_two_at_once_a_trial_that_fails_is_noted_with_its_reason_and_the_search_
         "{distill.stages.0.learning_rate: {choice: [0.004, 0.005, 0.02]}, curate.min_kept_share: {choice: [0.1, 1.0]}}"
     )
     more = ["--searcher", "motpe", "--concurrent", "2", "--set", f"search.knobs={knobs}", "--trials", "6"]
-    finished = run(tmp_path / "runs", [*overrides, "search.grace_share=0.9"], *more)
+    finished = run(tmp_path / "runs", [*overrides, "search.grace_share=0.9", "search.confirm_seeds=0"], *more)
     assert finished.returncode == 0, finished.stderr[-3000:]
     found = json.loads(finished.stdout)
     ends = {(one["point"]["curate.min_kept_share"], one["status"]) for one in found["trials"]}
@@ -153,7 +165,7 @@ def test_a_search_is_named_by_what_it_looks_for_and_not_by_how_far_it_goes(searc
     assert one != search_name(searched_recipe(), Wanted(3, "random"))
     assert one != search_name(searched_recipe("search.seed=1"), Wanted(3))
     assert one != search_name(searched_recipe(), Wanted(3, warm_from=("none",)))
-    assert one == search_name(searched_recipe("search.gpus=0.5"), Wanted(3))
+    assert one == search_name(searched_recipe("search.gpus=0.5", "search.finalists=5"), Wanted(3))
 
 
 def test_a_search_on_other_rows_in_the_same_file_is_another_search(searched_recipe: Any, tmp_path: Path) -> None:
