@@ -73,15 +73,15 @@ def missing(space: Space, store: Store, ledger: Ledger) -> bool:
 
 
 def read(space: Space, store: Store, ledger: Ledger) -> list[Finalist]:
-    """The finalists that were trained with every seed, the best first; empty without the recipe as it was, which is
-    what the others are compared with."""
+    """The finalists that were trained with every seed, the best first; empty without the recipe as it was and one to
+    compare with it."""
     found = []
     for point in points(space, ledger):
         trials = [objective.find(space, store, point, seed) for seed in seeds(space.recipe)]
         whole = [objective.content(trial) for trial in trials if trial is not None]
         if len(whole) == len(trials):
             found.append(Finalist(point, same(point, space.base), whole))
-    if not any(one.preset for one in found):
+    if {one.preset for one in found} != {True, False}:
         return []
     by_rank = ranked([{"objectives": one.objectives, "own": one} for one in found], space.recipe)
     return [one["own"] for one in by_rank]
