@@ -23,7 +23,7 @@ from cluster import schema, session
 from cluster.measured import CONTROL, STUDENT, STUDENT_INT8, TEACHER
 from cluster.recipe import Recipe
 from cluster.store import Artifact
-from jobs import curate, distill, export, fit, generate, tasks
+from jobs import distill, export, tasks
 from jobs.after import card, page
 from jobs.data import tabular
 from jobs.measure import (
@@ -260,7 +260,7 @@ STEP = Step(
     "report",
     3,
     ("evaluate",),
-    (fit.STEP, generate.STEP, curate.STEP, distill.STEP, export.STEP),
+    (*distill.PARENTS, distill.STEP, export.STEP),
     body,
     _inputs,
 )

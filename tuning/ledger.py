@@ -55,8 +55,9 @@ class Ledger:
         return found
 
     def final_failed(self, point: Point, seed: int, reason: str) -> None:
-        """Note it."""
-        self.failed_finals.append({"point": dict(point), "seed": seed, "reason": reason})
+        """Note it, once for a finalist and a seed: a search that is called again tries it again."""
+        others = [one for one in self.failed_finals if (one["point"], one["seed"]) != (dict(point), seed)]
+        self.failed_finals[:] = [*others, {"point": dict(point), "seed": seed, "reason": reason}]
         self._write()
 
     @property

@@ -19,7 +19,7 @@ from typing import Any
 from cluster.errors import RaydistillError, StepFailed
 from cluster.recipe import Recipe, changed
 from cluster.store import Artifact, Store
-from jobs import curate, distill, fit, generate
+from jobs import curate, distill
 from jobs.before import teacher_exam, worth
 from jobs.step import Step, Work
 from jobs.training import health
@@ -81,7 +81,7 @@ def _inputs(recipe: Recipe) -> Mapping[str, Any]:
 
 
 STEP = Step(
-    "trial", "trial", 1, ("student", "distill", "export"), (fit.STEP, generate.STEP, curate.STEP, teacher_exam.STEP),
+    "trial", "trial", 1, ("student", "distill", "export"), (*distill.PARENTS, teacher_exam.STEP),
     partial(body, tell=lambda share, agreement: None), _inputs,
 )  # fmt: skip
 

@@ -33,6 +33,7 @@ def write(space: Space, store: Store, ledger: Ledger, made: Sequence[Mapping[str
         "search": ledger.name,
         "trials": [{key: one[key] for key in ("point", "status")} for one in ledger.trials],
         "confirmed": found["confirmed"],
+        "failed_finals": found["failed_finals"],
     }
     aid = artifact_id("search", section, {}, VERSION)
     with store.draft(

@@ -110,6 +110,8 @@ def test_one_that_fails_with_another_seed_is_no_finalist_and_is_named(prepared: 
     assert finalists.missing(prepared.space, store, own)
     own.final_failed(one, 1, "diverged: too fast")
     own.final_failed(one, 2, "its process died")
+    own.final_failed(one, 2, "its process died")  # tried again by a further call
+    assert [failed["seed"] for failed in own.failed_finals] == [1, 2]
     assert not finalists.missing(prepared.space, store, own)
     found = results.collect(prepared.space, store, own)
     assert [one["number"] for one in found["confirmed"]["finalists"] if one["number"] == 1] == []
