@@ -1,14 +1,23 @@
 """The bytes below the store: a local directory, or any pyarrow.fs URI with a local workspace in front of it."""
 
+import logging
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from cluster.canonical import digest
 from cluster.errors import InputError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PAUSES_S = (0.25, 0.5, 1.0)
 
 
 class Files(Protocol):
@@ -146,8 +155,34 @@ class LocalFiles:
         """Nothing to move."""
 
 
+def _patiently(ask: Callable[[], T]) -> T:
+    """Return what a bucket answers; one that failed is asked again after each of `PAUSES_S`.
+
+    pyarrow tries again where the service says that it may, but not when an answer breaks off, as that of an object
+    does which is removed meanwhile. Asking twice changes nothing: objects are read, written and removed whole.
+    Raises the last OSError; FileNotFoundError is an answer.
+    """
+    for pause in PAUSES_S:
+        try:
+            return ask()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            log.warning("the store failed (%s); asking again in %s s", error, pause)
+            time.sleep(pause)
+    return ask()
+
+
+def _copy_out(path: Path, stream: Any) -> None:
+    with path.open("rb") as source:
+        shutil.copyfileobj(source, stream, 1 << 20)
+
+
 class RemoteFiles:
-    """Any pyarrow.fs file system: objects appear whole when their stream is closed; no rename, no append."""
+    """Any pyarrow.fs file system: objects appear whole when their stream is closed; no rename, no append.
+
+    A request that fails is made again (`_patiently`): a run of hours does not end with one answer that broke off.
+    """
 
     local = False
 
@@ -161,22 +196,33 @@ class RemoteFiles:
         from pyarrow import fs
 
         selector = fs.FileSelector(self._at(key), recursive=recursive, allow_not_found=True)
-        return list(self.system.get_file_info(selector))
+        return _patiently(lambda: list(self.system.get_file_info(selector)))
 
     def read(self, key: str) -> bytes | None:
         """Return the object's bytes, None when there is none."""
-        try:
+
+        def download() -> bytes:
             with self.system.open_input_stream(self._at(key)) as stream:
                 return bytes(stream.read())
+
+        try:
+            return _patiently(download)
         except FileNotFoundError:
             return None
 
     def write(self, key: str, data: bytes) -> None:
         """Write one object."""
+        self._upload(key, lambda stream: stream.write(data))
+
+    def _upload(self, key: str, fill: Callable[[Any], object]) -> None:
         target = self._at(key)
-        self.system.create_dir(target.rpartition("/")[0], recursive=True)
-        with self.system.open_output_stream(target) as stream:
-            stream.write(data)
+
+        def upload() -> None:
+            self.system.create_dir(target.rpartition("/")[0], recursive=True)
+            with self.system.open_output_stream(target) as stream:
+                fill(stream)
+
+        _patiently(upload)
 
     def append(self, key: str, line: str) -> None:
         """Read, add, write again; only called under the artifact's lease."""
@@ -203,20 +249,20 @@ class RemoteFiles:
         """Remove an object or all objects below a folder, and their copies in the workspace."""
         from pyarrow import fs
 
+        def delete() -> None:
+            info = self.system.get_file_info(self._at(key))
+            if info.type == fs.FileType.File:
+                self.system.delete_file(self._at(key))
+            elif info.type == fs.FileType.Directory:
+                self.system.delete_dir(self._at(key))
+
         remove_local(self.workspace / key)
-        info = self.system.get_file_info(self._at(key))
-        if info.type == fs.FileType.File:
-            self.system.delete_file(self._at(key))
-        elif info.type == fs.FileType.Directory:
-            self.system.delete_dir(self._at(key))
+        _patiently(delete)
 
     def publish(self, key: str) -> None:
         """Upload every file of the workspace's folder."""
         for name in files_below(self.workspace / key):
-            target = self._at(f"{key}/{name}")
-            self.system.create_dir(target.rpartition("/")[0], recursive=True)
-            with (self.workspace / key / name).open("rb") as source, self.system.open_output_stream(target) as stream:
-                shutil.copyfileobj(source, stream, 1 << 20)
+            self._upload(f"{key}/{name}", partial(_copy_out, self.workspace / key / name))
 
     def fetch(self, key: str, is_right: Callable[[Path], bool]) -> None:
         """Download the object unless the workspace has it already and it is right."""
@@ -225,9 +271,13 @@ class RemoteFiles:
             return
         here.parent.mkdir(parents=True, exist_ok=True)
         aside = here.with_name(f".{here.name}.{uuid.uuid4().hex}")
-        try:
+
+        def download() -> None:
             with self.system.open_input_stream(self._at(key)) as source, aside.open("wb") as stream:
                 shutil.copyfileobj(source, stream, 1 << 20)
+
+        try:
+            _patiently(download)
             aside.replace(here)
         except FileNotFoundError:
             here.unlink(missing_ok=True)  # then the reader says which file is missing

@@ -79,7 +79,10 @@ def _hold_lease(files: Files, key: str) -> Iterator[None]:
 
     def beat() -> None:
         while not done.wait(LEASE_S / 3):
-            _write_lease(files, key, me)
+            try:
+                _write_lease(files, key, me)
+            except OSError as error:  # the lease outlives two beats that failed
+                log.warning("could not renew %s: %s", key, error)
 
     heart = threading.Thread(target=beat, name="store-lease", daemon=True)
     heart.start()
