@@ -62,14 +62,15 @@ def points(space: Space, ledger: Ledger) -> list[Point]:
     return [*best, space.base] if best else []
 
 
-def missing(space: Space, store: Store, ledger: Ledger) -> bool:
-    """Whether a finalist is not yet trained with every seed, and was not found to fail with it."""
+def missing(space: Space, store: Store, ledger: Ledger) -> list[tuple[Point, int]]:
+    """Return the finalists with the seeds that they are not yet trained with, and were not found to fail with."""
     failed = [(one["point"], one["seed"]) for one in ledger.failed_finals]
-    return any(
-        objective.find(space, store, point, seed) is None
-        and not any(same(point, other) and seed == tried for other, tried in failed)
+    return [
+        (point, seed)
         for point, seed in itertools.product(points(space, ledger), seeds(space.recipe))
-    )
+        if objective.find(space, store, point, seed) is None
+        and not any(same(point, other) and seed == tried for other, tried in failed)
+    ]
 
 
 def read(space: Space, store: Store, ledger: Ledger) -> list[Finalist]:

@@ -43,6 +43,7 @@ NO_PBT = (
     "losses.N.weight.from and losses.N.weight.to as knobs"
 )
 BEFORE = ["fit", "generate", "curate"]
+FINAL = "final"  # the point and the seed of a finalist, which no searcher draws
 # Read by Tune when a search begins: reports on the way have no quality yet; the search keeps its own record.
 TUNE = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -169,12 +170,12 @@ def _confirm(space: Space, store: Store, ledger: Ledger, wanted: Wanted, budget:
 
     from tuning import finalists, objective
 
-    points, seeds = finalists.points(space, ledger), finalists.seeds(space.recipe)
-    each = {"point": tune.grid_search(points), "seed": tune.grid_search(seeds)}
+    wished = [{"point": point, "seed": seed} for point, seed in finalists.missing(space, store, ledger)]
+    each = {FINAL: tune.grid_search(wished)}
     ended = _fit(space, store, ledger, budget, _packed(space, wanted, {}), each)
     for one in (ended[number] for number in range(len(ended))):
         assert one.config is not None
-        point, seed = one.config["point"], one.config["seed"]
+        point, seed = one.config[FINAL]["point"], one.config[FINAL]["seed"]
         if objective.find(space, store, point, seed) is None and not ledger.over:
             died = "its process died" if one.error is None else objective.reason(one.error)
             ledger.final_failed(point, seed, (one.metrics or {}).get("failed", died))
@@ -239,8 +240,9 @@ def _trial(config: Mapping[str, Any], space: Space, store: Store, place: Place) 
 
     from tuning import objective
 
+    asked = config.get(FINAL, config)
     try:
-        objective.run(space, store, config["point"], lambda seen: tune.report(dict(seen)), config.get("seed"))
+        objective.run(space, store, asked["point"], lambda seen: tune.report(dict(seen)), asked.get("seed"))
     except RaydistillError as error:
         tune.report({"failed": objective.reason(error)})
 

@@ -84,7 +84,7 @@ def test_finalists_name_the_best_by_seeds_that_chose_nothing(prepared: Any, ledg
     assert len(chosen) == 3 and same(chosen[-1], space.base)
     objective.run(space, store, space.base, lambda seen: None, 1)
     objective.run(space, store, space.base, lambda seen: None, 2)
-    assert finalists.missing(space, store, ledger)
+    assert finalists.missing(space, store, ledger) == [(point, seed) for point in chosen[:2] for seed in (1, 2)]
     assert finalists.read(space, store, ledger) == [], "the recipe as it was has nothing to compare with"
     with_seeds(prepared, ledger, [1, 2])
     assert not finalists.missing(space, store, ledger)
@@ -109,6 +109,7 @@ def test_one_that_fails_with_another_seed_is_no_finalist_and_is_named(prepared: 
     with_seeds(prepared, ledger, [1, 2])
     assert finalists.missing(prepared.space, store, own)
     own.final_failed(one, 1, "diverged: too fast")
+    assert finalists.missing(prepared.space, store, own) == [(one, 2)]
     own.final_failed(one, 2, "its process died")
     own.final_failed(one, 2, "its process died")  # tried again by a further call
     assert [failed["seed"] for failed in own.failed_finals] == [1, 2]
