@@ -32,7 +32,7 @@ test: $(READY)  ## the fast tests
 	@$(PY) -m pytest --ignore=tests/benchmarks --ignore=tests/chaos -m "not slow" $(ARGS)
 
 test-slow: $(READY)  ## the rest: whole runs, kills, HTTP under load
-	@$(PY) -m pytest --ignore=tests/benchmarks --ignore=tests/chaos -m slow $(ARGS)
+	@$(PY) -m pytest --ignore=tests/benchmarks --ignore=tests/chaos -m slow --durations=20 --durations-min=20 $(ARGS)
 
 check: $(READY)  ## lint, format and types
 	@$(PY) -m ruff check
