@@ -23,7 +23,7 @@ FILES = {"av_mnist": "av_mnist", "easy_vqa": "easy_vqa_questions"}
 MEDIA = {
     "av_mnist": pictures.Media(pictures.Picture(28, 7, 4), 1, sounds.Sound(8000, 48)),
     "easy_vqa": pictures.Media(pictures.Picture(64, 8, 4), 1),
-    "video": pictures.Media(pictures.Picture(16, 4, 4), 0, None, clips.Clip(6, 1)),
+    "video": pictures.Media(pictures.Picture(16, 4, 2), 0, None, clips.Clip(6, 1)),
     "all_media": pictures.Media(pictures.Picture(28, 7, 4), 1, sounds.Sound(8000, 48), clips.Clip(6, 1)),
 }
 
