@@ -26,6 +26,7 @@ MEDIA = {
     "video": pictures.Media(pictures.Picture(16, 4, 2), 0, None, clips.Clip(6, 1)),
     "all_media": pictures.Media(pictures.Picture(28, 7, 4), 1, sounds.Sound(8000, 48), clips.Clip(6, 1)),
 }
+SMALL_ONCE_MERGED = ("video",)  # 33.5 % of its teacher as it starts, 32.2 % with the heads it is served with
 
 
 def recipe_of(name: str, *more: str) -> Recipe:
@@ -40,12 +41,12 @@ def test_the_student_is_at_most_a_third_of_its_teacher_and_ends_with_half_the_ke
     stages = recipe.distill.stages
     assert len(stages) == 3
     assert stages[-1].kv_heads is not None
-    served = recipe.student.params | {"kv_heads": stages[-1].kv_heads}  # what the last stage merges them to
-    sizes = [
-        sum(one.numel() for one in omni.build(params, SPECIAL, 90, MEDIA[name], 0).parameters())
-        for params in (recipe.teacher.params, served)
-    ]
-    assert sizes[1] <= sizes[0] / 3
+    params: list[Any] = [recipe.teacher.params, recipe.student.params]
+    if name in SMALL_ONCE_MERGED:
+        params[1] = params[1] | {"kv_heads": stages[-1].kv_heads}
+    built: list[Any] = [omni.build(one, SPECIAL, 90, MEDIA[name], 0) for one in params]
+    teacher, student = (sum(one.numel() for one in network.parameters()) for network in built)
+    assert student <= teacher / 3
     assert 2 * stages[-1].kv_heads == omni.OmniParams.model_validate(recipe.student.params).kv_heads
 
 
